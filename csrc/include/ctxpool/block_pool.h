@@ -1,0 +1,3 @@
+#ifndef CTXPOOL_BLOCK_POOL_H
+#define CTXPOOL_BLOCK_POOL_H
+#endif

@@ -1,0 +1,3 @@
+#ifndef CTXPOOL_LRU_TABLE_H
+#define CTXPOOL_LRU_TABLE_H
+#endif

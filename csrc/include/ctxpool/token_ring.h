@@ -1,0 +1,3 @@
+#ifndef CTXPOOL_TOKEN_RING_H
+#define CTXPOOL_TOKEN_RING_H
+#endif

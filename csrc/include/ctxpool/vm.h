@@ -1,0 +1,3 @@
+#ifndef CTXPOOL_VM_H
+#define CTXPOOL_VM_H
+#endif

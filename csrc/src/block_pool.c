@@ -1,0 +1,1 @@
+int cxp_placeholder_bp;

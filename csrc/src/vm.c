@@ -1,0 +1,2 @@
+#include "ctxpool/vm.h"
+int cxp_placeholder_vm;

@@ -1,0 +1,57 @@
+"""Choose native or pure, once, at import. Nobody else asks.
+
+``CTXPOOL_PURE=1`` selects the pure-Python twin. ``CTXPOOL_NATIVE=1`` makes a
+missing native build an error. With neither the native build is used where it
+exists.
+"""
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+__all__ = ["Block", "BlockPool", "LRUCache", "TokenWindow", "backend"]
+
+
+def _flag(name: str) -> bool:
+    value = os.environ.get(name, "").strip().lower()
+    if value in ("", "0", "false", "no", "off"):
+        return False
+    if value in ("1", "true", "yes", "on"):
+        return True
+    raise ImportError(f"{name} must be 1 or 0, not {value!r}")
+
+
+_pure, _native = _flag("CTXPOOL_PURE"), _flag("CTXPOOL_NATIVE")
+if _pure and _native:
+    raise ImportError("CTXPOOL_PURE=1 and CTXPOOL_NATIVE=1 exclude each other: unset one")
+
+backend: Literal["native", "pure"]
+
+if TYPE_CHECKING or _pure:
+    from ._pure.block_pool import Block, BlockPool
+    from ._pure.lru_cache import LRUCache
+    from ._pure.token_window import TokenWindow
+
+    backend = "pure"
+else:
+    try:
+        from ._native.block_pool import Block, BlockPool
+        from ._native.lru_cache import LRUCache
+        from ._native.token_window import TokenWindow
+
+        backend = "native"
+    except ModuleNotFoundError as error:
+        # Only absence is forgiven: an extension that is there and does not
+        # load (a wrong ABI, a missing symbol) is an error the user must see.
+        if not (error.name or "").startswith("ctxpool._native."):
+            raise
+        if _native:
+            raise ImportError(
+                "CTXPOOL_NATIVE=1, but this installation has no native build: "
+                "reinstall with a C compiler present "
+                "(CTXPOOL_NATIVE=1 pip install --no-cache-dir --force-reinstall ctxpool)"
+            ) from error
+        from ._pure.block_pool import Block, BlockPool
+        from ._pure.lru_cache import LRUCache
+        from ._pure.token_window import TokenWindow
+
+        backend = "pure"

@@ -1,0 +1,7 @@
+# cython: freethreading_compatible=True
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
+"""Skeleton."""
+
+
+cdef class LRUCache:
+    pass

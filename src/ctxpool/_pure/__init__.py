@@ -1,0 +1,1 @@
+"""The engine in Python: the specification that ``ctxpool._native`` follows."""

@@ -1,0 +1,53 @@
+"""The exceptions of ctxpool.
+
+:class:`CtxPoolError` is at the root. Each of the others is a built-in exception
+too, so that code which knows nothing of ctxpool catches them by the usual name.
+"""
+
+__all__ = [
+    "BlockInUseError",
+    "BlockReleasedError",
+    "CorruptionError",
+    "CtxPoolError",
+    "PoolClosedError",
+    "PoolExhaustedError",
+    "PoolTimeoutError",
+    "TokenRangeError",
+    "ValueTooLargeError",
+]
+
+
+class CtxPoolError(Exception):
+    """Whatever goes wrong in ctxpool itself."""
+
+
+class PoolExhaustedError(CtxPoolError, MemoryError):
+    """No block is free, and the pool may not make more."""
+
+
+class PoolTimeoutError(PoolExhaustedError, TimeoutError):
+    """No block became free in time."""
+
+
+class PoolClosedError(CtxPoolError, ValueError):
+    """The pool was closed and hands out nothing more."""
+
+
+class BlockReleasedError(CtxPoolError, ValueError):
+    """The block was released: it can be neither used nor released again."""
+
+
+class BlockInUseError(CtxPoolError, BufferError):
+    """A strict release found the block's memory still reachable."""
+
+
+class CorruptionError(CtxPoolError, RuntimeError):
+    """Debug mode found bytes written where nobody may write."""
+
+
+class TokenRangeError(CtxPoolError, OverflowError):
+    """A token does not fit the window's dtype."""
+
+
+class ValueTooLargeError(CtxPoolError, ValueError):
+    """A value is larger than the whole cache may be."""
