@@ -1,10 +1,18 @@
 """Every test that takes ``impl`` runs once per implementation."""
 
 import importlib
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A slow machine is no failure. "quick": sanitizers and further interpreters.
+_common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("full", max_examples=200, **_common)
+settings.register_profile("quick", max_examples=25, stateful_step_count=30, **_common)
+settings.load_profile("full")
 
 MODULES = {"block_pool": ["Block", "BlockPool"], "token_window": ["TokenWindow"]}
 MODULES["lru_cache"] = ["LRUCache"]
@@ -16,6 +24,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail, not skip, when the extension is missing (CI passes this)",
     )
+    parser.addoption(
+        "--require-no-gil",
+        action="store_true",
+        help="fail if the GIL is on when the tests end: an extension switched it on",
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--require-no-gil"):
+        if getattr(sys, "_is_gil_enabled", lambda: True)():
+            print("\nthe GIL is on: --require-no-gil")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def load(backend: str) -> SimpleNamespace:
@@ -32,6 +52,17 @@ def load(backend: str) -> SimpleNamespace:
 def impl(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
     try:
         yield load(request.param)
+    except ModuleNotFoundError:
+        if request.config.getoption("--require-native"):
+            raise
+        pytest.skip("no native extension in this installation")
+
+
+@pytest.fixture(scope="session")
+def twins(request: pytest.FixtureRequest) -> tuple[SimpleNamespace, SimpleNamespace]:
+    """Both implementations, native first, for the tests that compare them."""
+    try:
+        return load("native"), load("pure")
     except ModuleNotFoundError:
         if request.config.getoption("--require-native"):
             raise
