@@ -32,10 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.getoption("--require-no-gil"):
-        if getattr(sys, "_is_gil_enabled", lambda: True)():
-            print("\nthe GIL is on: --require-no-gil")
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    if gil and session.config.getoption("--require-no-gil"):
+        print("\nthe GIL is on: --require-no-gil")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def load(backend: str) -> SimpleNamespace:

@@ -1,6 +1,6 @@
 """Does an installed ctxpool work? Run it away from the checkout.
 
-    python smoke.py [native|pure]
+python smoke.py [native|pure]
 """
 
 import sys

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,12 +135,12 @@ def native_wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def pure_build(
     source: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, str]]:
+) -> tuple[Path, str]:
     """The wheel made with CTXPOOL_PURE=1, and what the build said."""
     work = tmp_path_factory.mktemp("pure-wheel")
     done = build(source, work, CTXPOOL_PURE="1")
     assert done.returncode == 0, done.stdout[-5000:]
-    yield wheel_in(work), done.stdout
+    return wheel_in(work), done.stdout
 
 
 @pytest.fixture(scope="session")

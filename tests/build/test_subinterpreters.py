@@ -56,9 +56,7 @@ print("alive")
 
 @pytest.mark.parametrize("kind", ["native", "pure"])
 @pytest.mark.parametrize("where", ["both", "sub"])
-def test_subinterpreters(
-    kind: str, where: str, request: pytest.FixtureRequest
-) -> None:
+def test_subinterpreters(kind: str, where: str, request: pytest.FixtureRequest) -> None:
     installed = request.getfixturevalue(kind)
     done = installed.run("-c", SCRIPT, where)
     assert done.returncode == 0, (done.stdout, done.stderr)
