@@ -257,7 +257,10 @@ def token_window(full: bool) -> Iterator[Bar]:
 
     windows = [size, 10_000_000]
     for capacity in windows:
-        setup = f"window = TokenWindow({capacity}); window.extend(np.arange({capacity}, dtype=np.int32))"
+        setup = (
+            f"window = TokenWindow({capacity})\n"
+            f"window.extend(np.arange({capacity}, dtype=np.int32))"
+        )
         for statement in ("window.view()", "window.last(4000)"):
             case = Case(
                 "TokenWindow", "", capacity, "native", statement, setup, side="pooled"
