@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from .errors import DifferenceError
 from .sides import Pooled, Side, Tokens, Unpooled
-from .tokenizers import Tokenizer
 from .workload import Unreadable
 
 __all__ = ["Job", "Tally", "collector"]
@@ -184,7 +183,9 @@ class Job:
                 self._differ(path, what, pooled, unpooled)
         whole = seen[self.pooled][0]
         new = whole[len(whole) - (end - start) :]
-        self.tally.checksum = zlib.crc32(new.astype("<i4"), self.tally.checksum)
+        self.tally.checksum = zlib.crc32(
+            new.astype("<i4").tobytes(), self.tally.checksum
+        )
         self.tally.steps += 1
 
     def _differ(self, path: str, what: str, pooled: Any, unpooled: Any) -> None:

@@ -145,7 +145,8 @@ def _bucket(values: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 def _bucket_start(bucket: NDArray[np.int64]) -> NDArray[np.uint64]:
     shift = np.maximum((bucket >> _BITS) - 1, 0)
-    return ((bucket - (shift << _BITS)) << shift).astype(np.uint64)
+    start: NDArray[np.int64] = (bucket - (shift << _BITS)) << shift
+    return start.astype(np.uint64)
 
 
 def timer_cost(rounds: int = 20_000) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from .job import collector
 from .settings import Settings
@@ -61,7 +61,8 @@ class _Peak:
         except OSError:
             exact = False
         self.method = "VmHWM" if exact else "sampled RSS"
-        self.start = self._peak = self._process.memory_info().rss
+        self.start: int = self._process.memory_info().rss
+        self._peak = self.start
 
     def sample(self) -> None:
         """Look now; costs nothing where the kernel keeps the mark."""

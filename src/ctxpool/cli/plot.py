@@ -67,7 +67,10 @@ def figure(result: dict[str, Any]) -> "Figure":
         _panel(axes, row)
     for axes in grid.flat[len(rows) :]:
         axes.set_axis_off()
-    title = "Latency, pooled and unpooled: the same work in the same run"
+    title = (
+        "Latency, pooled and unpooled: the same work in the same run "
+        "(heights: square root of the count)"
+    )
     head = report.header(result)
     picture.suptitle(
         f"{title}\n{head[0]}; {head[2]}", fontsize=11, color=_INK, ha="left", x=0.01
@@ -101,7 +104,7 @@ def _panel(axes: "Axes", row: dict[str, Any]) -> None:
         f"{row['label']}{same}", loc="left", fontsize=10, color=_INK, weight="bold"
     )
     axes.set_title(
-        f"pooled / unpooled at p50: {ratio:.2f}x" if ratio is not None else "",
+        f"pooled / unpooled at p50: {report.format_ratio(ratio)}",
         loc="right",
         fontsize=9,
         color=_INK,
@@ -109,8 +112,11 @@ def _panel(axes: "Axes", row: dict[str, Any]) -> None:
     axes.set_xscale("log")
     axes.set_ylim(-0.25, 2.0)
     axes.set_yticks([1.3, 0.3], ["pooled", "unpooled"], fontsize=9)
-    axes.xaxis.set_major_locator(LogLocator(numticks=12))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda ns, _: report.format_ns(ns)))
+    low, high = axes.get_xlim()
+    # Less than two decades hold too few powers of ten to read by.
+    subs = (1, 2, 5) if high < 100 * low else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8)
@@ -118,6 +124,14 @@ def _panel(axes: "Axes", row: dict[str, Any]) -> None:
     axes.set_axisbelow(True)
     for edge in ("top", "right", "left"):
         axes.spines[edge].set_visible(False)
+
+
+def _tick(ns: float, _: int) -> str:
+    """A tick's time, without the zeros of a figure."""
+    for unit, size in (("ns", 1), ("us", 1e3), ("ms", 1e6)):
+        if ns < 999.5 * size:
+            return f"{ns / size:g} {unit}"
+    return f"{ns / 1e9:g} s"
 
 
 def _ridge(axes: "Axes", side: dict[str, Any], base: float, colour: str) -> None:

@@ -1,6 +1,7 @@
 """The figures of a run, as a dict for JSON and as a table for people."""
 
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import Any
 
 from .. import __version__, backend
@@ -8,16 +9,27 @@ from .._info import machine
 from .job import Job
 from .latency import PERCENTILES
 from .settings import Settings
-from .sides import OPERATIONS, Pooled, Side
+from .sides import OPERATIONS, Side
 from .workload import Unreadable
 
-__all__ = ["build", "format_bytes", "format_ns", "method", "table"]
+__all__ = [
+    "build",
+    "format_bytes",
+    "format_ns",
+    "format_ratio",
+    "header",
+    "method",
+    "rows",
+    "table",
+    "verdict",
+]
 
 SCHEMA = 1
 _FIGURES = [*(f"{p}_ns" for p in PERCENTILES), "max_ns"]
 _NAMES = [*PERCENTILES, "max"]
 _FEW = 1000
 _LOSS = 1.05
+_WIDTH = 80
 
 _UNPOOLED = {
     "bytearray": "a fresh bytearray per read",
@@ -118,7 +130,9 @@ def _operation(name: str, pooled: Side, unpooled: Side) -> dict[str, Any]:
 
 def _ratio(pooled: float | None, unpooled: float | None) -> float | None:
     """Pooled to unpooled; None where one of them is missing or nothing."""
-    return round(pooled / unpooled, 4) if pooled is not None and unpooled else None
+    return (
+        float(f"{pooled / unpooled:.4g}") if pooled is not None and unpooled else None
+    )
 
 
 def _throughput(job: Job) -> dict[str, Any]:
@@ -181,8 +195,15 @@ def format_bytes(nbytes: float | None) -> str:
     return f"{_three(value)} {unit}"
 
 
-def _format_ratio(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.2g}x" if ratio < 0.1 else f"{ratio:.2f}x"
+def format_ratio(ratio: float | None) -> str:
+    """A ratio with two digits or two decimals.
+
+    >>> format_ratio(0.00026), format_ratio(0.5), format_ratio(76.55)
+    ('0.00026x', '0.50x', '76.55x')
+    """
+    if ratio is None:
+        return "-"
+    return f"{float(f'{ratio:.2g}'):g}x" if 1e-4 <= ratio < 0.1 else f"{ratio:.2f}x"
 
 
 def _gil(report: dict[str, Any]) -> str:
@@ -212,12 +233,13 @@ def rows(report: dict[str, Any]) -> list[list[str]]:
         count = row["pooled"]["count"]
         if not count:
             continue
+        n = f"{count:,}"
         label = row["label"] + (" *" if row["same_code"] else "")
         for side in ("pooled", "unpooled"):
             figures = [format_ns(row[side][figure]) for figure in _FIGURES]
-            cells.append([label, f"{count:,}", side, *figures])
-            label = ""
-        ratios = [_format_ratio(row["ratio"][name]) for name in _NAMES]
+            cells.append([label, n, side, *figures])
+            label = n = ""
+        ratios = [format_ratio(row["ratio"][name]) for name in _NAMES]
         cells.append(["", "", "ratio", *ratios])
     return cells
 
@@ -236,10 +258,10 @@ def verdict(report: dict[str, Any]) -> list[str]:
             f"{t[side]['tokens_per_s']:>14,}{format_bytes(peak):>14}"
         )
     times = _ratio(t["pooled"]["seconds"], t["unpooled"]["seconds"])
-    speed = _format_ratio(t["ratio"])
+    speed = format_ratio(t["ratio"])
     lines.append(
-        f"{'ratio':<12}{_format_ratio(times):>10}{speed:>10}{speed:>14}"
-        f"{_format_ratio(memory['ratio'] if memory else None):>14}"
+        f"{'ratio':<12}{format_ratio(times):>10}{speed:>10}{speed:>14}"
+        f"{format_ratio(memory['ratio'] if memory else None):>14}"
     )
     lines += ["", *_memory_notes(memory)]
     lines.append(
@@ -270,32 +292,44 @@ def _memory_notes(memory: dict[str, Any] | None) -> list[str]:
 
 def _losses(report: dict[str, Any]) -> list[str]:
     own = [r for r in report["operations"] if not r["same_code"]]
-    lost = [
-        f"{row['label']} {name} {_format_ratio(row['ratio'][name])}"
-        for row in own
-        for name in _NAMES
-        if name != "max" and (row["ratio"][name] or 0) > _LOSS
-    ]
+    lost = []
+    for row in own:
+        figures = [
+            f"{name} {format_ratio(row['ratio'][name])}"
+            for name in PERCENTILES
+            if (row["ratio"][name] or 0) > _LOSS
+        ]
+        if figures:
+            lost.append(f"{row['label']} ({', '.join(figures)})")
     few = [r["label"] for r in own if 0 < r["pooled"]["count"] < _FEW]
     lines = [
         "Pooling loses here: " + "; ".join(lost) + "."
         if lost
-        else "Pooling loses in no row's p50, p99 or p99.9."
+        else "Pooling loses at no p50, p99 or p99.9 of these rows."
     ]
     if few:
         lines.append(
             f"Fewer than {_FEW:,} samples, so p99.9 is the maximum: "
-            + ", ".join(few)
+            + "; ".join(few)
             + "."
         )
     return lines
 
 
+def _wrapped(lines: list[str]) -> list[str]:
+    """Lines of prose broken at 80 columns; aligned ones fit as they are."""
+    return [
+        part
+        for line in lines
+        for part in (wrap(line, _WIDTH) if len(line) > _WIDTH else [line])
+    ]
+
+
 def table(report: dict[str, Any]) -> str:
     """The report as text, 80 columns wide."""
-    lines = [*header(report), ""]
+    lines = [*_wrapped(header(report)), ""]
     head = ["operation", "n", "side", *_NAMES]
-    widths = [30, 7, 8, 8, 8, 8, 8]
+    widths = [26, 7, 8, 8, 8, 8, 8]
     right = [False, True, False, True, True, True, True]
 
     def line(cells: list[str]) -> str:
@@ -308,7 +342,7 @@ def table(report: dict[str, Any]) -> str:
     lines.append("-" * (sum(widths) + len(widths) - 1))
     lines += [line(cells) for cells in rows(report)]
     lines.append("* the same code on both sides; ratio: pooled to unpooled")
-    lines += ["", *verdict(report)]
+    lines += ["", *_wrapped(verdict(report))]
     skipped = report["input"]["skipped"]
     if skipped:
         lines.append(f"Skipped: {len(skipped):,} files or folders, see above.")

@@ -8,12 +8,13 @@ differs and nothing else; samples are stored outside the timed sections.
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from functools import partial
 from hashlib import blake2b
 from io import FileIO
 from itertools import islice
 from time import perf_counter_ns as now
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,17 +31,17 @@ View: TypeAlias = "NDArray[np.int32]"
 
 # name: (what the table calls it, is it the same code on both sides?)
 OPERATIONS = {
-    "buffer": ("buffer: take + give back", False),
+    "buffer": ("buffer: take, give back", False),
     "read": ("read the file into it", True),
     "digest": ("digest of the chunk", True),
     "cache_hit": ("cache: hit", False),
-    "cache_miss": ("cache: miss + insert", False),
+    "cache_miss": ("cache: miss, insert", False),
     "tokenize": ("tokenize the chunk", True),
     "window_extend": ("window: extend", False),
-    "window_view": ("window: all as an array", False),
-    "window_last": ("window: last n as an array", False),
-    "window_step": ("window: the three together", False),
-    "chunk": ("whole chunk, all of the above", False),
+    "window_view": ("window: all, as array", False),
+    "window_last": ("window: last n, as array", False),
+    "window_step": ("window: these three", False),
+    "chunk": ("whole chunk, all of this", False),
 }
 
 
@@ -245,10 +246,6 @@ class _ConcatenateWindow:
         return self._tokens[-n:]
 
 
-class _Allocate(Protocol):
-    def __call__(self, size: int, /) -> bytearray | NDArray[np.uint8]: ...
-
-
 class Unpooled(Side):
     """A fresh buffer for each read, a ``deque``, an ``OrderedDict``."""
 
@@ -256,7 +253,7 @@ class Unpooled(Side):
 
     def __init__(self, settings: Settings, tokenizer: Tokenizer) -> None:
         super().__init__(settings, tokenizer)
-        self._allocate: _Allocate = (
+        self._allocate: Callable[[int], Any] = (
             bytearray
             if settings.unpooled_buffer == "bytearray"
             else partial(np.empty, dtype=np.uint8)
@@ -267,7 +264,7 @@ class Unpooled(Side):
             else _ConcatenateWindow(settings.window)
         )
         self.cache: OrderedDict[bytes, Tokens] = OrderedDict()
-        self._held: deque[bytearray | NDArray[np.uint8]] = deque()
+        self._held: deque[Any] = deque()
 
     def read(self, file: FileIO) -> int:
         size = self.settings.block_size

@@ -72,12 +72,11 @@ class Words:
         try:
             return list(map(self._ids.__getitem__, words))
         except _FullError:
-            get = self._ids.get
-            return [
-                part
-                for word in words
-                for part in (word if (known := get(word)) is None else (known,))
-            ]
+            ids: list[int] = []
+            for word in words:
+                known = self._ids.get(word)
+                ids += word if known is None else (known,)
+            return ids
 
     def decode(self, ids: list[int]) -> bytes:
         words = self._ids.words
