@@ -144,7 +144,8 @@ def measure(
             timeout=_TIMEOUT_S,
             check=True,
         )
-        answer: dict[str, Any] = json.loads(done.stdout)
+        # An import may have written something of its own before it.
+        answer: dict[str, Any] = json.loads(done.stdout.rpartition("\n")[2])
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or "").strip().splitlines() or ["no message"]
         return {"error": f"exit code {error.returncode}: {lines[-1]}"}
