@@ -1,4 +1,5 @@
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -66,8 +67,6 @@ def test_missing_matplotlib_is_found_before_the_work(
 
 
 def test_matplotlib_is_not_imported_for_nothing(tree: Path) -> None:
-    import subprocess
-
     code = (
         "import sys; from ctxpool.cli import main; "
         f"code = main(['run', {str(tree)!r}, *{FAST!r}]); "

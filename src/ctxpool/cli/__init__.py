@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         code: int = arguments.command(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # Closed by the shell: ctxpool run >&-
+            sys.stdout.flush()
         return code
     except CommandError as error:
         print(f"ctxpool: error: {error}", file=sys.stderr)
@@ -71,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nctxpool: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The interpreter flushes stdout once more as it leaves: give it a place.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The interpreter flushes both once more as it leaves: give them a place.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
         return 141

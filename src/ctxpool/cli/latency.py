@@ -87,7 +87,7 @@ class Recorder:
         """The smallest sample that at least *fraction* of all samples don't exceed.
 
         The nearest rank: always a latency that was seen, never a mean of two
-        (``method="inverted_cdf"`` of :func:`numpy.percentile`).
+        (``method="inverted_cdf"`` of :func:`numpy.quantile`).
 
         Raises
         ------

@@ -51,6 +51,7 @@ def method(settings: Settings, timer: dict[str, Any]) -> list[str]:
         f"{_UNPOOLED[settings.unpooled_window]}, and an OrderedDict with "
         "move_to_end and popitem. It takes no lock; the pooled side is safe to share "
         "between threads.",
+        "An insert that evicts frees the evicted tokens too, on both sides.",
         f"A chunk is what fits a block ({settings.block_size} bytes) or the rest of "
         f"a file. {settings.in_flight} chunks are in flight: a buffer is given back "
         "when so many newer ones were taken, less one. A step adds "

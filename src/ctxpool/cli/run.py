@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from errno import EACCES
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,11 @@ def _check_writable(path: str, option: str) -> None:
     """Find out before the work whether *path* can be written, and leave no trace."""
     existed = os.path.exists(path)
     try:
+        if existed and not os.path.isfile(path) and not os.path.isdir(path):
+            # A pipe or a device: to open it may wait, or end its reader.
+            if not os.access(path, os.W_OK):
+                raise PermissionError(EACCES, os.strerror(EACCES))
+            return
         with open(path, "ab"):
             pass
         if not existed:

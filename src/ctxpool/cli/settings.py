@@ -50,7 +50,7 @@ class Settings:
     tokens: str = "list"
     unpooled_buffer: str = "bytearray"
     unpooled_window: str = "deque"
-    revisit: float = 0.5
+    revisit: float = 1.0
     repeat: int = 1
     seed: int = 0
     gc: bool = True
