@@ -76,7 +76,7 @@ cxp_block_pool_close(cxp_block_pool *pool)
     if (pool->flags & CXP_CLOSED)
         return;
     pool->flags |= CXP_CLOSED;
-    pool->nfree = 0; /* take finds nothing on the stack, */
+    pool->nfree = 0;            /* take finds nothing on the stack, */
     pool->fresh = pool->blocks; /* and nothing fresh */
     if (pool->in_use == 0)
         unmap(pool);
@@ -126,14 +126,25 @@ cxp_block_pool_taken(cxp_block_pool *pool, uint32_t index)
 }
 
 int
+cxp_block_pool_mend(cxp_block_pool *pool, uint32_t index)
+{
+    size_t gap = pool->stride - pool->block_size;
+    unsigned char *end =
+        (unsigned char *)cxp_block_pool_at(pool, index) + pool->block_size;
+    CXP_SHOW(end, gap);
+    int damaged = first_other(end, gap, CXP_CANARY) != gap;
+    memset(end, CXP_CANARY, gap);
+    CXP_HIDE(end, gap);
+    return damaged;
+}
+
+int
 cxp_block_pool_given(cxp_block_pool *pool, uint32_t index)
 {
     unsigned char *block = cxp_block_pool_at(pool, index);
     int damaged = 0;
     if (pool->flags & CXP_DEBUG) {
-        size_t gap = pool->stride - pool->block_size;
-        CXP_SHOW(block, pool->stride);
-        damaged = first_other(block + pool->block_size, gap, CXP_CANARY) != gap;
+        damaged = cxp_block_pool_mend(pool, index);
         memset(block, CXP_POISON_FREE, pool->block_size);
         pool->slot[index] |= CXP_POISONED;
     } else if (pool->flags & CXP_ZERO_ON_GIVE) {
@@ -179,8 +190,7 @@ cxp_block_pool_trim(cxp_block_pool *pool)
      * where what was free must not come back with its old bytes. */
     for (uint32_t begin = 0; begin < pool->blocks;) {
         uint32_t end = begin;
-        while (end < pool->blocks &&
-               cxp_block_pool_owner(pool, end) == CXP_FREE) {
+        while (end < pool->blocks && cxp_block_pool_owner(pool, end) == CXP_FREE) {
             if (end < pool->fresh)
                 pool->slot[end] &= ~CXP_POISONED;
             end++;

@@ -180,10 +180,14 @@ test_impossible_sizes_are_refused(void)
         size_t block_size;
         uint32_t blocks, max_blocks;
         size_t alignment;
-    } bad[] = {{0, 1, 1, 64},        {1, 0, 0, 64},
-               {1, 2, 1, 64},        {1, 1, 1, 48},
-               {1, 1, 1, 0},         {SIZE_MAX, 1, 1, 64},
-               {SIZE_MAX / 4, 8, 8, 64}, {1, 1, UINT32_MAX, 64}};
+    } bad[] = {{0, 1, 1, 64},
+               {1, 0, 0, 64},
+               {1, 2, 1, 64},
+               {1, 1, 1, 48},
+               {1, 1, 1, 0},
+               {SIZE_MAX, 1, 1, 64},
+               {SIZE_MAX / 4, 8, 8, 64},
+               {1, 1, UINT32_MAX, 64}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         cxp_block_pool pool;
         CHECK(cxp_block_pool_init(&pool, bad[i].block_size, bad[i].blocks,

@@ -22,7 +22,9 @@ def _flag(name: str) -> bool:
 
 _pure, _native = _flag("CTXPOOL_PURE"), _flag("CTXPOOL_NATIVE")
 if _pure and _native:
-    raise ImportError("CTXPOOL_PURE=1 and CTXPOOL_NATIVE=1 exclude each other: unset one")
+    raise ImportError(
+        "CTXPOOL_PURE=1 and CTXPOOL_NATIVE=1 exclude each other: unset one"
+    )
 
 backend: Literal["native", "pure"]
 
@@ -47,8 +49,8 @@ else:
         if _native:
             raise ImportError(
                 "CTXPOOL_NATIVE=1, but this installation has no native build: "
-                "reinstall with a C compiler present "
-                "(CTXPOOL_NATIVE=1 pip install --no-cache-dir --force-reinstall ctxpool)"
+                "reinstall where there is a C compiler "
+                "(pip install --no-cache-dir --force-reinstall ctxpool)"
             ) from error
         from ._pure.block_pool import Block, BlockPool
         from ._pure.lru_cache import LRUCache

@@ -57,7 +57,7 @@ def parse_size(size: SupportsIndex | str, name: str = "size") -> int:
             raise ValueError(f"{name} {size!r} is not a whole number of bytes")
     else:
         try:
-            nbytes = operator.index(size)
+            nbytes = int(operator.index(size))
         except TypeError:
             raise TypeError(
                 f"{name} must be a whole number of bytes or text, not {size!r}"

@@ -1,9 +1,1218 @@
 # cython: freethreading_compatible=True
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""Skeleton."""
+# cython: boundscheck=False, wraparound=False, initializedcheck=False
+"""The block pool over csrc/include/ctxpool/block_pool.h.
+
+Who owns a slot: the Block, until its memory is asked for; from then on a _Lease that
+every view and array of the block keeps alive, and that returns the slot when it dies.
+On builds with a GIL a view that nobody else reaches at release is put to sleep beside
+its slot, together with its lease, and wakes with the next block there: two objects
+less to make for each block. There is no way to it meanwhile but through the pool.
+
+The types have no cycle to break (no_gc): a pool refers to text, numbers and waiting
+threads only, and none of them can be subclassed.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.exc cimport PyErr_WriteUnraisable
+from cpython.long cimport PyLong_CheckExact
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+cimport numpy as cnp
+
+import operator
+import sys
+import warnings
+from collections import deque
+
+import numpy as np
+
+from ctxpool._arguments import (
+    array_layout, check_indices, choice, count, power_of_two, seconds,
+)
+from ctxpool._waiting import Waiter
+from ctxpool.errors import (
+    BlockInUseError,
+    BlockReleasedError,
+    CorruptionError,
+    PoolClosedError,
+    PoolExhaustedError,
+    PoolTimeoutError,
+)
+from ctxpool.sizes import parse_size
+from ctxpool.stats import BlockPoolStats
+
+cnp.import_array()
+
+cdef extern from "lease.h":
+    const int CXP_KEEPS_VIEWS
+    bint cxp_view_is_quiescent(PyObject *view, PyObject *lease, Py_ssize_t owners)
+    bint cxp_view_is_released(PyObject *view)
+    ctypedef struct PyArray_Descr:
+        pass
+    object cxp_array_over(PyArray_Descr *descr, int nd, cnp.npy_intp *dims, void *data,
+                          object base)
+    Py_ssize_t cxp_layout_bytes(PyArray_Descr *descr, int nd, const cnp.npy_intp *dims,
+                                size_t limit)
+    PyArray_Descr *PyArray_DescrFromType(int typenum)
+    int PyArray_DescrConverter(object dtype, PyArray_Descr **descr) except 0
+    Py_ssize_t PyDataType_ELSIZE(PyArray_Descr *descr)
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *obj)
+    object PyMemoryView_FromObject(object obj)
+    PyObject *PyMemoryView_GET_BASE(PyObject *view)
+    Py_ssize_t PyLong_AsSsize_t(object number) except? -1
+
+cdef extern from "stdlib.h":
+    int posix_memalign(void **p, size_t alignment, size_t size) nogil
+
+cdef enum:
+    MAX_DIMS = 32
+
+cdef uint32_t HEAP = 0xFFFFFFFE  # the index of a block from the heap
+
+cdef tuple ON_EXHAUSTED = ("raise", "wait", "grow", "heap")
+cdef tuple ZERO = ("never", "acquire", "release")
+cdef tuple HUGE_PAGES = ("auto", "always", "never")
+cdef tuple FORK_MODES = ("copy", "wipe", "absent")  # in the order of vm.h's numbers
+cdef size_t HUGE_BLOCK = 2 << 20
+cdef int GROWTH = 64  # "grow" without a bound of the user's own: times blocks
 
 
-cdef class BlockPool:
-    pass
+cdef struct Layout:
+    PyArray_Descr *descr  # owned, until an array steals it
+    int nd
+    cnp.npy_intp dims[MAX_DIMS]
+
+
+cdef int parse_layout(Layout *layout, size_t limit, dtype, shape) except -1:
+    """Fill *layout*; what is not plain and right is left to array_layout()."""
+    cdef Py_ssize_t i
+    cdef bint plain = True
+    if dtype is None:
+        layout.descr = PyArray_DescrFromType(cnp.NPY_UINT8)
+    else:
+        PyArray_DescrConverter(dtype, &layout.descr)
+    layout.nd = 1
+    if shape is None:
+        i = PyDataType_ELSIZE(layout.descr)
+        layout.dims[0] = <cnp.npy_intp>limit // i if i else -1
+    elif PyLong_CheckExact(shape):
+        try:
+            layout.dims[0] = PyLong_AsSsize_t(shape)
+        except OverflowError:
+            plain = False
+    elif PyTuple_CheckExact(shape) and PyTuple_GET_SIZE(shape) <= MAX_DIMS:
+        layout.nd = <int>PyTuple_GET_SIZE(shape)
+        for i in range(layout.nd):
+            item = <object>PyTuple_GET_ITEM(shape, i)
+            if not PyLong_CheckExact(item):
+                plain = False
+                break
+            try:
+                layout.dims[i] = PyLong_AsSsize_t(item)
+            except OverflowError:
+                plain = False
+                break
+    else:
+        plain = False
+    if plain and cxp_layout_bytes(layout.descr, layout.nd, layout.dims, limit) >= 0:
+        return 0
+    try:
+        _, dims = array_layout(limit, dtype, shape)
+    except BaseException:
+        Py_DECREF(<object>layout.descr)
+        raise
+    layout.nd = <int>len(dims)
+    for i in range(layout.nd):
+        layout.dims[i] = dims[i]
+    return 0
+
+
+cdef damage(uint32_t index):
+    return CorruptionError(f"something was written behind the end of block {index}")
+
+
+cdef void report_damage(BlockPool pool, uint32_t index) noexcept:
+    """Where nobody could catch it."""
+    try:
+        raise damage(index)
+    except CorruptionError:
+        PyErr_WriteUnraisable(pool)
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(256)
+cdef class _Lease:
+    # A block's memory and the right to it. `pool` is None while the lease sleeps.
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if self.pool is None:
+            raise BlockReleasedError("the block was released")
+        PyBuffer_FillInfo(buffer, self, self.memory,
+                          <Py_ssize_t>self.pool.c.block_size, 0, flags)
+
+    def __dealloc__(self):
+        cdef BlockPool pool = self.pool
+        if pool is None:
+            return
+        if self.index == HEAP:
+            free(self.memory)
+        # The pool, against its other threads: this may run in any of them.
+        with cython.critical_section(pool):
+            if self.deferred:
+                pool._deferred -= 1
+            if self.index == HEAP:
+                pool._heap_released += 1
+        if self.index != HEAP and pool._give(self.index, CXP_BY_LEASE) == 1:
+            report_damage(pool, self.index)
+
+
+cdef int lease_out(_Lease lease, BlockPool pool, uint32_t index) except -1:
+    """Let *lease* own the block. On failure the block is still the caller's."""
+    if index == HEAP:
+        if posix_memalign(&lease.memory, max(pool._alignment, sizeof(void *)),
+                          pool.c.block_size):
+            with cython.critical_section(pool):  # its counters
+                pool._heap_released += 1
+            raise MemoryError(f"no {pool.c.block_size} bytes on the heap")
+        if pool.c.flags & (CXP_ZERO_ON_TAKE | CXP_ZERO_ON_GIVE):
+            memset(lease.memory, 0, pool.c.block_size)
+    else:
+        lease.memory = cxp_block_pool_at(&pool.c, index)
+    lease.index = index
+    lease.deferred = False
+    lease.pool = pool
+    return 0
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(256)
 cdef class Block:
-    pass
+    """Block()
+--
+
+A block of a pool, held until it is released.
+
+    Made by :meth:`BlockPool.acquire` only. It gives its memory back on
+    :meth:`release`, at the end of ``with``, or when the last reference dies; but
+    the memory is not handed out again while anything can still reach it: a view, a
+    slice of one, an array, a buffer in flight. A released block is dead at once,
+    for its owner: every use of it raises :class:`~ctxpool.errors.BlockReleasedError`.
+
+    The block itself exports no buffer: use :attr:`view` or :meth:`array`.
+
+    **Thread-safety**: each call is atomic. Two threads that release one block: one
+    of them gets the error. What threads write into the memory is theirs to order.
+    """
+
+    def __init__(self):
+        raise TypeError("blocks are made by BlockPool.acquire()")
+
+    def __dealloc__(self):
+        if self._pool is not None:
+            self._let_go()
+
+    cdef int _dead(self) except -1:
+        raise BlockReleasedError("the block was released")
+
+    cdef _Lease _get_lease(self):
+        # Under the block's critical section; the block is alive.
+        cdef BlockPool pool = self._pool
+        cdef _Lease lease = self._lease
+        cdef PyObject *view
+        if lease is not None:
+            return lease
+        if CXP_KEEPS_VIEWS and self._index != HEAP:
+            view = <PyObject *>pool._views[self._index]
+            if view != NULL:
+                pool._views[self._index] = NULL
+                lease = <_Lease>PyMemoryView_GET_BASE(view)
+                if cxp_view_is_quiescent(view, <PyObject *>lease, 2):
+                    lease.pool = pool
+                    lease.deferred = False
+                    self._lease = lease
+                    self._view = <object>view
+                    Py_DECREF(<object>view)
+                    return lease
+                Py_DECREF(<object>view)
+        lease = _Lease.__new__(_Lease)
+        lease_out(lease, pool, self._index)
+        self._lease = lease
+        return lease
+
+    cdef object _get_view(self):
+        # Under the block's critical section; the block is alive.
+        cdef _Lease lease
+        if self._view is not None and not cxp_view_is_released(<PyObject *>self._view):
+            return self._view
+        self._view = None
+        lease = self._get_lease()
+        if self._view is None:
+            self._view = PyMemoryView_FromObject(lease)
+        return self._view
+
+    cdef bint _quiescent(self) noexcept:
+        """Whether nobody but this block reaches its memory."""
+        cdef PyObject *lease = <PyObject *>self._lease
+        cdef PyObject *view = <PyObject *>self._view
+        if self._view is None or cxp_view_is_released(view):
+            return Py_REFCNT(lease) == 1
+        return cxp_view_is_quiescent(view, lease, 2)
+
+    cdef int _let_go(self) noexcept:
+        """Make the block dead, and give its slot back or leave it to its lease."""
+        cdef BlockPool pool = self._pool
+        cdef _Lease lease
+        cdef int state
+        self._pool = None
+        if self._lease is None:
+            state = pool._give(self._index, CXP_BY_LEASE)
+        elif (CXP_KEEPS_VIEWS and self._view is not None and self._index != HEAP
+              and not pool._closed and pool._views[self._index] == NULL
+              and cxp_view_is_quiescent(<PyObject *>self._view,
+                                        <PyObject *>self._lease, 2)):
+            self._lease.pool = None
+            self._lease = None
+            Py_INCREF(self._view)
+            pool._views[self._index] = <PyObject *>self._view
+            self._view = None
+            state = pool._give(self._index, CXP_BY_LEASE)
+        else:
+            lease = self._lease
+            with cython.critical_section(pool):  # its counters
+                lease.deferred = True
+                pool._deferred += 1
+            self._view = self._lease = None
+            lease = None  # the last reference, or another holder has one
+            return 0
+        if state == 1:
+            report_damage(pool, self._index)
+        return 0
+
+    cdef int _release(self, bint strict) except -1:
+        cdef BlockPool pool
+        cdef bint damaged = False
+        # The block, against a thread that releases it or asks for its view too.
+        with cython.critical_section(self):
+            pool = self._pool
+            if pool is None:
+                self._dead()
+            if strict and self._lease is not None and not self._quiescent():
+                raise BlockInUseError(
+                    f"{self!r} is still reachable: a view or an array of it is alive"
+                )
+            if pool._debug and self._index != HEAP:
+                damaged = cxp_block_pool_mend(&pool.c, self._index)
+            self._let_go()
+        if damaged:
+            raise damage(self._index)
+        return 0
+
+    @property
+    def view(self):
+        """The block's bytes: a writable memoryview of format ``B``. O(1)."""
+        # The block, against a thread that releases it.
+        with cython.critical_section(self):
+            if self._pool is None:
+                self._dead()
+            return self._get_view()
+
+    def array(self, dtype=None, shape=None):
+        """An array over the block's memory, from its first byte. O(1), no copy.
+
+        Parameters
+        ----------
+        dtype : dtype, optional
+            Of the items; bytes (``uint8``) by default.
+        shape : int or tuple of int, optional
+            By default one dimension with as many items as fit.
+
+        Returns
+        -------
+        numpy.ndarray
+            Writable, C-contiguous. While it or a view of it lives, the block is not
+            handed out again.
+
+        Raises
+        ------
+        BlockReleasedError
+            The block was released.
+        ValueError
+            The array is larger than the block, or its items are objects.
+        """
+        cdef BlockPool pool = self._pool
+        cdef _Lease lease
+        cdef Layout layout
+        if pool is None:
+            self._dead()
+        parse_layout(&layout, pool.c.block_size, dtype, shape)
+        try:
+            with cython.critical_section(self):  # as in view
+                if self._pool is None:
+                    self._dead()
+                lease = self._get_lease()
+        except BaseException:
+            Py_DECREF(<object>layout.descr)
+            raise
+        return cxp_array_over(layout.descr, layout.nd, layout.dims, lease.memory, lease)
+
+    @property
+    def index(self):
+        """The block's number in its pool, or -1 for one from the heap."""
+        if self._pool is None:
+            self._dead()
+        return -1 if self._index == HEAP else <int64_t>self._index
+
+    @property
+    def address(self):
+        """Where the block's memory begins."""
+        with cython.critical_section(self):  # as in view
+            if self._pool is None:
+                self._dead()
+            if self._index == HEAP:
+                return <size_t>self._get_lease().memory
+            return <size_t>cxp_block_pool_at(&self._pool.c, self._index)
+
+    @property
+    def pool(self):
+        """The pool that the block belongs to."""
+        cdef BlockPool pool = self._pool
+        if pool is None:
+            self._dead()
+        return pool
+
+    @property
+    def released(self):
+        """Whether the block was given back."""
+        return self._pool is None
+
+    def release(self, bint strict=False):
+        """Give the block back. O(1).
+
+        The block is dead at once. Its memory returns to the pool at once too when
+        nothing else reaches it, else as soon as the last view or array of it dies.
+
+        Parameters
+        ----------
+        strict : bool
+            Refuse, instead of waiting, while something else reaches the memory; the
+            block then stays as it was.
+
+        Raises
+        ------
+        BlockReleasedError
+            The block was released before.
+        BlockInUseError
+            *strict*, and a view or an array of the block is alive.
+        CorruptionError
+            The pool is in debug mode, and something was written behind the block's
+            end. The block is released all the same.
+        """
+        self._release(strict)
+
+    def __len__(self):
+        """Bytes of the block."""
+        cdef BlockPool pool = self._pool
+        if pool is None:
+            self._dead()
+        return <Py_ssize_t>pool.c.block_size
+
+    def __enter__(self):
+        if self._pool is None:
+            self._dead()
+        return self
+
+    def __exit__(self, exc_type, exc, tb):
+        if self._pool is None:
+            return
+        try:
+            self._release(False)
+        except (BlockReleasedError, CorruptionError) as error:
+            if exc is None:
+                raise
+            # The body's own exception is the one to be seen; this one is added.
+            exc.add_note(f"and on release: {error}")
+
+    def __repr__(self):
+        cdef BlockPool pool = self._pool
+        if pool is None:
+            return "<Block, released>"
+        index = -1 if self._index == HEAP else <int64_t>self._index
+        return f"<Block {index} of {pool.c.block_size} bytes>"
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle a Block: its memory belongs to this process")
+
+
+@cython.final
+@cython.no_gc
+cdef class BlockPool:
+    """BlockPool(block_size, blocks, *, max_blocks=None, alignment=64, prefault=False, huge_pages='auto', on_exhausted='raise', timeout=None, zero='never', debug=False, name=None, fork='copy')
+--
+
+Blocks of equal size, made at once and used again and again.
+
+    Acquire and release are O(1), touch no block memory and ask nobody for any: the
+    free list is a stack of numbers beside the blocks, last in, first out. The slab
+    is one private mapping, aligned, and stays where it is.
+
+    A block's memory never goes back to the pool while anything can still reach it:
+    see :class:`Block`.
+
+    Parameters
+    ----------
+    block_size : int or str
+        Bytes of a block, or text such as ``"64KB"`` or ``"1MiB"``.
+    blocks : int
+        Blocks that exist from the start.
+    max_blocks : int, optional
+        Blocks that may exist with ``on_exhausted="grow"``; 64 times *blocks* by
+        default. Address space for them is reserved at once, memory is not.
+    alignment : int
+        Of each block's address; a power of two. Blocks are padded to a multiple of it.
+    prefault : bool
+        Make all blocks resident now (0.2 to 0.6 s for 1 GB), so that no first touch
+        costs a page fault later.
+    huge_pages : {"auto", "always", "never"}
+        Ask the system for huge pages, where the slab is large enough for one.
+        ``"auto"`` asks where blocks are of a huge page or more, or are prefaulted:
+        elsewhere the first touch of a small block would pay for 2 MiB.
+    on_exhausted : {"raise", "wait", "grow", "heap"}
+        What an acquire does when no block is free: raise
+        :class:`~ctxpool.errors.PoolExhaustedError`; wait for one, first come, first
+        served; make more, doubling, up to *max_blocks*, then raise; take memory from
+        the heap, which is counted.
+    timeout : float, optional
+        Seconds to wait with ``"wait"``; without end by default.
+    zero : {"never", "acquire", "release"}
+        When blocks are filled with zeros. ``"never"``: a block has the bytes that its
+        last user left.
+    debug : bool
+        Fill blocks with 0xCD when acquired and 0xDD when released, find writes behind
+        a block's end and into a free block, and remember the place of each acquire
+        for :meth:`leaks`. Slow: O(block_size) an acquire.
+    name : str, optional
+        For errors and statistics.
+    fork : {"copy", "wipe", "absent"}
+        What a forked child finds in the blocks: a copy, zeros, or nothing (touching
+        it is a fault). With ``"copy"`` the parent pays after a fork for each page it
+        writes next.
+
+    Raises
+    ------
+    MemoryError
+        The system has no room for the slab.
+    OSError
+        The system knows no such *fork* mode.
+
+    Notes
+    -----
+    **Thread-safety**: each call is atomic. The pool may be used from any thread;
+    blocks may be released by another thread than the one that acquired them. After a
+    fork the child's pool and blocks are its own.
+
+    Where a pool does not pay: buffers under about 512 bytes, arrays under 1 KiB, and
+    one steady buffer of up to 16 MiB that is filled anyway.
+
+    Examples
+    --------
+    >>> pool = BlockPool("4KiB", 8)
+    >>> with pool.acquire() as block:
+    ...     block.view[:5] = b"hello"
+    ...     pool.in_use
+    1
+    >>> pool.in_use
+    0
+    >>> frame = pool.empty((4, 4), "float32")
+    >>> pool.in_use
+    1
+    >>> del frame
+    >>> pool.in_use
+    0
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        self._waiters = deque()
+        self._places = {}
+
+    def __init__(self, block_size, blocks, *, max_blocks=None, alignment=64,
+                 prefault=False, huge_pages="auto", on_exhausted="raise",
+                 timeout=None, zero="never", debug=False, name=None, fork="copy"):
+        cdef size_t size = parse_size(block_size, "block_size")
+        cdef uint32_t n = count("blocks", blocks, 1, CXP_MAX_BLOCKS)
+        cdef uint32_t most = n
+        cdef uint32_t flags = 0
+        cdef bint huge, fault = prefault
+        self._on_exhausted = choice("on_exhausted", on_exhausted, ON_EXHAUSTED)
+        choice("zero", zero, ZERO)
+        choice("huge_pages", huge_pages, HUGE_PAGES)
+        choice("fork", fork, FORK_MODES)
+        if max_blocks is None:
+            if on_exhausted == "grow":
+                most = min(<object>n * GROWTH, CXP_MAX_BLOCKS)
+        elif on_exhausted != "grow":
+            raise ValueError(
+                f'max_blocks={max_blocks!r} needs on_exhausted="grow", '
+                f"not {on_exhausted!r}"
+            )
+        else:
+            most = count("max_blocks", max_blocks, n, CXP_MAX_BLOCKS)
+        self._alignment = power_of_two("alignment", alignment, 1 << 40)
+        self._timeout = seconds("timeout", timeout)
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be text or None, not {name!r}")
+        self._name = name
+        self._debug = debug
+        if zero == "acquire":
+            flags |= CXP_ZERO_ON_TAKE
+        elif zero == "release":
+            flags |= CXP_ZERO_ON_GIVE
+        if self._debug:
+            flags |= CXP_DEBUG
+        huge = huge_pages == "always" or (
+            huge_pages == "auto" and (fault or size >= HUGE_BLOCK)
+        )
+        if self.c.stack != NULL:
+            raise RuntimeError("this pool is made already: make another")
+        if cxp_block_pool_init(&self.c, size, n, most, self._alignment, flags, huge,
+                               fault):
+            raise MemoryError(f"no room for {most} blocks of {size} bytes")
+        if CXP_KEEPS_VIEWS:
+            self._views = <void **>PyMem_Calloc(most, sizeof(void *))
+            if self._views == NULL:
+                raise MemoryError()
+        if cxp_vm_advise_fork(&self.c.vm, FORK_MODES.index(fork)):
+            raise OSError(f"the system knows no fork={fork!r}")
+
+    def __dealloc__(self):
+        self._forget_views()
+        PyMem_Free(self._views)
+        cxp_block_pool_fini(&self.c)
+
+    cdef int _forget_views(self) noexcept:
+        """Drop the sleeping views."""
+        cdef uint32_t i
+        cdef PyObject *view
+        if self._views == NULL:
+            return 0
+        for i in range(self.c.fresh):
+            view = <PyObject *>self._views[i]
+            if view == NULL:
+                continue
+            self._views[i] = NULL
+            if not cxp_view_is_quiescent(view, PyMemoryView_GET_BASE(view), 1):
+                # Somebody got hold of it (gc.get_objects()): the memory must stay.
+                self.c.vm.map = NULL
+            Py_XDECREF(view)
+        return 0
+
+    cdef int _check_open(self) except -1:
+        if self._closed:
+            name = "" if self._name is None else f" {self._name!r}"
+            raise PoolClosedError(f"the pool{name} is closed")
+        return 0
+
+    cdef int _check_index(self, int64_t index) except -1:
+        if not 0 <= index < self.c.blocks:
+            raise IndexError(f"no block {index} in a pool of {self.c.blocks}")
+        return 0
+
+    cdef int _give(self, uint32_t index, uint32_t owner) noexcept:
+        """As cxp_block_pool_give; the block may go on to one who waits."""
+        cdef int state
+        # The pool, against its other threads.
+        with cython.critical_section(self):
+            if self._debug:
+                self._places.pop(index, None)
+            state = cxp_block_pool_give(&self.c, index, owner)
+            if self._waiting:
+                self._hand_over()
+        return state
+
+    cdef int _hand_over(self) except -1:
+        """Free blocks to those who wait, first come, first served. Under the lock."""
+        cdef uint32_t index
+        while self._waiting:
+            waiter = self._waiters[0]
+            if not waiter.stayed_behind:
+                index = cxp_block_pool_take(&self.c, CXP_BY_LEASE)
+                if index == CXP_NO_BLOCK:
+                    return 0
+                self._waiters.popleft()
+                self._waiting -= 1
+                waiter.hand(index)
+            else:
+                self._waiters.popleft()
+                self._waiting -= 1
+        return 0
+
+    cdef int _withdraw(self, waiter) except -1:
+        with cython.critical_section(self):  # against a thread that hands it a block
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+                self._waiting -= 1
+        return 0
+
+    cdef uint32_t _take(self, uint32_t owner, object timeout, bint heap) except? 0xFFFFFFFF:
+        cdef int disturbed = 0
+        cdef uint32_t index
+        # The pool, against its other threads.
+        with cython.critical_section(self):
+            index = cxp_block_pool_take_checked(&self.c, owner, &disturbed)
+        if index == CXP_NO_BLOCK:
+            index = self._take_slow(owner, timeout, heap)
+        if self._debug:
+            self._inspect(index, owner, disturbed)
+        return index
+
+    cdef int _inspect(self, uint32_t index, uint32_t owner, bint disturbed) except -1:
+        """In debug mode, of a block just taken: its state, and where that was."""
+        if disturbed:
+            self._give(index, owner)
+            raise CorruptionError(
+                f"block {index} was written to after it was released"
+            )
+        if index != HEAP:
+            frame = sys._getframe(0)
+            code = frame.f_code
+            self._places[index] = f"{code.co_filename}:{frame.f_lineno} in {code.co_name}"
+        return 0
+
+    cdef uint32_t _take_slow(self, uint32_t owner, object timeout, bint heap) except? 0xFFFFFFFF:
+        cdef uint32_t index = CXP_NO_BLOCK
+        cdef int disturbed = 0
+        self._check_open()
+        if self._on_exhausted == "wait":
+            patience = self._timeout if timeout is None else seconds("timeout", timeout)
+            return self._wait(owner, patience)
+        if self._on_exhausted == "heap" and heap:
+            with cython.critical_section(self):  # its counters
+                self._heap += 1
+            return HEAP
+        if self._on_exhausted == "grow":
+            with cython.critical_section(self):  # against another that grows it
+                cxp_block_pool_grow(&self.c, self.c.blocks)
+                index = cxp_block_pool_take_checked(&self.c, owner, &disturbed)
+        if index == CXP_NO_BLOCK:
+            self._refuse(1)
+        return index
+
+    cdef uint32_t _wait(self, uint32_t owner, double patience) except? 0xFFFFFFFF:
+        cdef uint32_t index
+        waiter = Waiter()
+        with cython.critical_section(self):  # against a thread that gives one back
+            self._waits += 1
+            # One may have come back just now.
+            index = cxp_block_pool_take(&self.c, owner)
+            if index == CXP_NO_BLOCK:
+                self._waiters.append(waiter)
+                self._waiting += 1
+        if index != CXP_NO_BLOCK:
+            return index
+        try:
+            waiter.wait(patience)
+        except BaseException:  # KeyboardInterrupt: give back what came meanwhile
+            self._withdraw(waiter)
+            if waiter.index is not None:
+                self._give(waiter.index, CXP_BY_LEASE)
+            raise
+        self._withdraw(waiter)
+        if waiter.index is not None:
+            index = waiter.index
+            with cython.critical_section(self):
+                cxp_block_pool_pass(&self.c, index, owner)
+            return index
+        self._check_open()
+        with cython.critical_section(self):  # its counters
+            self._exhausted += 1
+        name = "" if self._name is None else f" {self._name!r}"
+        raise PoolTimeoutError(
+            f"no block of the pool{name} became free within {patience:g} s; "
+            f"{self.c.blocks} are out"
+        )
+
+    cdef int _take_many(self, uint32_t owner, uint32_t *indices, size_t n) except -1:
+        cdef int disturbed = 0
+        cdef bint short
+        cdef size_t i
+        self._check_open()
+        with cython.critical_section(self):  # against its other threads
+            if n > cxp_block_pool_available(&self.c) and self._on_exhausted == "grow":
+                i = n - cxp_block_pool_available(&self.c)
+                cxp_block_pool_grow(
+                    &self.c, <uint32_t>min(max(i, self.c.blocks), CXP_MAX_BLOCKS)
+                )
+            short = cxp_block_pool_take_many(&self.c, owner, indices, n, &disturbed)
+        if short:
+            self._refuse(n)
+        if disturbed:
+            for i in range(n):
+                self._give(indices[n - 1 - i], owner)
+            raise CorruptionError("a block was written to after it was released")
+        if self._debug:
+            for i in range(n):
+                self._inspect(indices[i], owner, False)
+        return 0
+
+    cdef int _refuse(self, size_t n) except -1:
+        with cython.critical_section(self):  # its counters
+            self._exhausted += 1
+        name = "" if self._name is None else f" {self._name!r}"
+        advice = 'release some, or make it with more blocks or on_exhausted="grow"'
+        if self._on_exhausted == "grow":
+            advice = f"it may not grow beyond max_blocks={self.c.max_blocks}"
+        raise PoolExhaustedError(
+            f"the pool{name} has {cxp_block_pool_available(&self.c)} of "
+            f"{self.c.blocks} blocks free, {n} needed; {advice}"
+        )
+
+    # -- blocks ----------------------------------------------------------------------
+
+    def acquire(self, timeout=None):
+        """A free block. O(1).
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait, with ``on_exhausted="wait"``; the pool's own by default.
+
+        Returns
+        -------
+        Block
+            With the bytes its last user left, unless the pool zeroes.
+
+        Raises
+        ------
+        PoolExhaustedError
+            No block is free, and the pool neither waits, grows nor takes from the heap.
+        PoolTimeoutError
+            No block became free in time.
+        PoolClosedError
+            The pool is closed.
+        CorruptionError
+            The pool is in debug mode, and the block was written to while it was free.
+            The block is handed out at the next acquire.
+        """
+        cdef Block block = Block.__new__(Block)
+        cdef uint32_t index = self._take(CXP_BY_LEASE, timeout, True)
+        block._index = index
+        block._pool = self
+        if index == HEAP:
+            block._get_lease()
+        return block
+
+    def try_acquire(self):
+        """A free block, or None. Never waits, never takes from the heap. O(1).
+
+        Raises
+        ------
+        PoolClosedError
+            The pool is closed.
+        """
+        cdef Block block = Block.__new__(Block)
+        cdef int disturbed = 0
+        cdef uint32_t index
+        self._check_open()
+        with cython.critical_section(self):  # against its other threads
+            index = cxp_block_pool_take_checked(&self.c, CXP_BY_LEASE, &disturbed)
+            if index == CXP_NO_BLOCK and self._on_exhausted == "grow":
+                cxp_block_pool_grow(&self.c, self.c.blocks)
+                index = cxp_block_pool_take_checked(&self.c, CXP_BY_LEASE, &disturbed)
+        if index == CXP_NO_BLOCK:
+            return None
+        if self._debug:
+            self._inspect(index, CXP_BY_LEASE, disturbed)
+        block._index = index
+        block._pool = self
+        return block
+
+    def acquire_many(self, n):
+        """*n* blocks, or none and an error. Never waits. O(n).
+
+        Raises
+        ------
+        PoolExhaustedError
+            Fewer than *n* are free, and the pool can't grow by so many.
+        PoolClosedError
+            The pool is closed.
+        """
+        cdef Block block
+        cdef list blocks
+        cdef Py_ssize_t i
+        cdef uint32_t *indices
+        number = operator.index(n)
+        if number < 0:
+            raise ValueError(f"n must not be negative, not {number}")
+        if number > self.c.max_blocks:
+            self._check_open()
+            self._refuse(min(number, sys.maxsize))
+        blocks = [Block.__new__(Block) for _ in range(number)]
+        indices = <uint32_t *>malloc(max(<size_t>number, 1) * sizeof(uint32_t))
+        if indices == NULL:
+            raise MemoryError()
+        try:
+            self._take_many(CXP_BY_LEASE, indices, <size_t>number)
+            for i in range(number):
+                block = <Block>blocks[i]
+                block._index = indices[i]
+                block._pool = self
+        finally:
+            free(indices)
+        return blocks
+
+    def release(self, block, bint strict=False):
+        """Give *block* back: :meth:`Block.release` for a block of this pool.
+
+        Raises
+        ------
+        TypeError
+            *block* is not a :class:`Block`.
+        ValueError
+            *block* belongs to another pool.
+        BlockReleasedError, BlockInUseError, CorruptionError
+            As :meth:`Block.release`.
+        """
+        cdef BlockPool pool
+        if not isinstance(block, Block):
+            raise TypeError(f"release() takes a Block, not {block!r}")
+        pool = (<Block>block)._pool
+        if pool is not None and pool is not self:
+            raise ValueError(f"{block!r} belongs to another pool")
+        (<Block>block)._release(strict)
+
+    def empty(self, shape=None, dtype=None):
+        """An array in a block of its own, which goes back when the array dies. O(1).
+
+        Parameters
+        ----------
+        shape : int or tuple of int, optional
+            By default one dimension with as many items as fit.
+        dtype : dtype, optional
+            Of the items; bytes (``uint8``) by default.
+
+        Returns
+        -------
+        numpy.ndarray
+            Writable, C-contiguous, with the bytes the block's last user left. The
+            block is held while the array, or any view of it, lives.
+
+        Raises
+        ------
+        ValueError
+            The array is larger than a block, or its items are objects.
+        PoolExhaustedError, PoolTimeoutError, PoolClosedError, CorruptionError
+            As :meth:`acquire`.
+        """
+        cdef _Lease lease
+        cdef Layout layout
+        cdef uint32_t index
+        parse_layout(&layout, self.c.block_size, dtype, shape)
+        try:
+            lease = _Lease.__new__(_Lease)
+            index = self._take(CXP_BY_LEASE, None, True)
+            lease_out(lease, self, index)
+        except BaseException:
+            Py_DECREF(<object>layout.descr)
+            raise
+        return cxp_array_over(layout.descr, layout.nd, layout.dims, lease.memory, lease)
+
+    # -- blocks by number ------------------------------------------------------------
+
+    def allocate(self):
+        """The number of a free block, for those who manage blocks by number. O(1).
+
+        It stays taken until :meth:`free`. The pool keeps no watch over who uses its
+        memory.
+
+        Raises
+        ------
+        PoolExhaustedError, PoolTimeoutError, PoolClosedError, CorruptionError
+            As :meth:`acquire`; a block from the heap has no number.
+        """
+        return self._take(CXP_BY_INDEX, None, False)
+
+    def free(self, index):
+        """Give back a block that :meth:`allocate` gave. O(1).
+
+        Raises
+        ------
+        ValueError
+            No such block is out by its number: it is free, or a :class:`Block`'s.
+        """
+        cdef int state = -1
+        number = operator.index(index)
+        if 0 <= number < self.c.blocks:
+            state = self._give(<uint32_t>number, CXP_BY_INDEX)
+        if state < 0:
+            raise ValueError(f"block {number} was not allocated by number")
+        if state > 0:
+            raise damage(<uint32_t>number)
+
+    def allocate_many(self, out):
+        """Fill *out* with the numbers of free blocks, all or none. O(n). Never waits.
+
+        Parameters
+        ----------
+        out : ndarray of an integer dtype
+            Any shape; writable.
+
+        Raises
+        ------
+        TypeError
+            *out* is no integer ndarray.
+        ValueError
+            *out* can't be written to, or its dtype can't hold the pool's numbers.
+        PoolExhaustedError
+            Fewer than ``out.size`` blocks are free; none was taken.
+        """
+        cdef cnp.ndarray numbers
+        check_indices(out, highest=self.c.max_blocks - 1)
+        numbers = out
+        if numbers.dtype != np.uint32 or not numbers.flags.c_contiguous:
+            numbers = np.empty(out.shape, np.uint32)
+        self._take_many(CXP_BY_INDEX, <uint32_t *>cnp.PyArray_DATA(numbers),
+                        <size_t>cnp.PyArray_SIZE(numbers))
+        if numbers is not out:
+            out[...] = numbers
+
+    def free_many(self, indices):
+        """Give back blocks that were allocated by number, all or none. O(n).
+
+        Parameters
+        ----------
+        indices : ndarray of an integer dtype
+            Any shape.
+
+        Raises
+        ------
+        TypeError
+            *indices* is no integer ndarray.
+        ValueError
+            One of them is not out by its number, or stands there twice; none was
+            given back.
+        """
+        cdef cnp.ndarray numbers
+        cdef int64_t state
+        check_indices(indices)
+        if indices.dtype == np.uint32:
+            numbers = np.ascontiguousarray(indices)
+        else:
+            wrong = indices[(indices < 0) | (indices >= self.c.blocks)]
+            if wrong.size:
+                raise ValueError(f"block {wrong.flat[0]} was not allocated by number")
+            numbers = np.ascontiguousarray(indices, np.uint32)
+        damaged = None
+        # The pool, against its other threads.
+        with cython.critical_section(self):
+            for number in numbers.flat if self._debug else ():
+                if (cxp_block_pool_owner(&self.c, number) == CXP_BY_INDEX
+                        and cxp_block_pool_mend(&self.c, number)):
+                    damaged = number
+            state = cxp_block_pool_give_many(
+                &self.c, <const uint32_t *>cnp.PyArray_DATA(numbers),
+                <size_t>cnp.PyArray_SIZE(numbers), CXP_BY_INDEX,
+            )
+            if state >= 0:
+                for number in numbers.flat if self._debug else ():
+                    self._places.pop(int(number), None)
+                if self._waiting:
+                    self._hand_over()
+        if state < 0:
+            wrong = numbers.flat[-1 - state]
+            if (numbers.flat[:-1 - state] == wrong).any():
+                raise ValueError(f"block {wrong} stands there twice")
+            raise ValueError(f"block {wrong} was not allocated by number")
+        if damaged is not None:
+            raise damage(damaged)
+
+    def address(self, index):
+        """Where block *index* begins in memory; IndexError where there is none."""
+        self._check_index(operator.index(index))
+        return <size_t>cxp_block_pool_at(&self.c, operator.index(index))
+
+    def generation(self, index):
+        """How often block *index* was handed out, modulo 2**29.
+
+        Who keeps it beside the number can tell later whether the block is still the
+        one he knew.
+        """
+        self._check_index(operator.index(index))
+        return cxp_block_pool_generation(&self.c, operator.index(index))
+
+    # -- memory ----------------------------------------------------------------------
+
+    def warm(self, n=None):
+        """Make the first *n* blocks resident, all by default. Changes no byte.
+
+        O(pages). Other threads go on meanwhile.
+        """
+        cdef size_t size
+        cdef unsigned char *base
+        cdef int failed
+        number = self.c.blocks if n is None else operator.index(n)
+        if not 0 <= number <= self.c.max_blocks:
+            raise ValueError(f"n must be from 0 to {self.c.max_blocks}, not {number}")
+        self._check_open()
+        size = <size_t>number * self.c.stride
+        base = self.c.base
+        if size:
+            with nogil:
+                failed = cxp_vm_populate(base, size)
+            if failed:
+                raise MemoryError(f"the system has no {size} bytes to make resident")
+
+    def trim(self):
+        """Give the memory of free blocks back to the system. O(blocks + pages).
+
+        Returns
+        -------
+        int
+            Bytes that were resident there. Spans of 2 MiB and more the system may
+            take only when it is short, so the process may look as large for a while.
+        """
+        cdef size_t freed
+        with cython.critical_section(self):  # against a thread that takes a block
+            freed = cxp_block_pool_trim(&self.c)
+        return freed
+
+    def leaks(self):
+        """Blocks that are out and where they were acquired; needs ``debug=True``.
+
+        Returns
+        -------
+        list of (int, str)
+            Number and ``"file:line in function"``, by number.
+
+        Raises
+        ------
+        RuntimeError
+            The pool is not in debug mode.
+        """
+        if not self._debug:
+            raise RuntimeError("leaks() needs a pool made with debug=True")
+        return sorted(self._places.copy().items())
+
+    def close(self):
+        """Hand out nothing more.
+
+        Blocks that are out stay good; the slab goes back to the system when the last
+        of them does. Those who wait get :class:`~ctxpool.errors.PoolClosedError`.
+        A pool in debug mode warns (ResourceWarning) of the blocks that are out, with
+        the place of each acquire. Closing twice does nothing.
+        """
+        with cython.critical_section(self):  # against its other threads
+            if self._closed:
+                return
+            self._closed = True
+            self._forget_views()
+            cxp_block_pool_close(&self.c)
+            waiters = list(self._waiters)
+            self._waiters.clear()
+            self._waiting = 0
+        for waiter in waiters:
+            waiter.hand(None)
+        if self._debug and self.c.in_use:
+            listed = "\n".join(
+                f"  block {index}, acquired at {place}" for index, place in self.leaks()
+            )
+            warnings.warn(
+                f"{self!r} was closed with {self.c.in_use} blocks out:\n{listed}",
+                ResourceWarning,
+                stacklevel=1,
+            )
+
+    def stats(self):
+        """What the pool counts, at this moment."""
+        with cython.critical_section(self):  # one moment
+            return BlockPoolStats(
+                name=self._name,
+                block_size=self.c.block_size,
+                blocks=self.c.blocks,
+                max_blocks=self.c.max_blocks,
+                in_use=self.c.in_use,
+                deferred=self._deferred,
+                peak=self.c.peak,
+                acquires=self.c.takes + self._heap,
+                releases=self.c.gives + self._heap_released,
+                waits=self._waits,
+                exhausted=self._exhausted,
+                heap_fallbacks=self._heap,
+                bytes=self.c.stride * self.c.blocks,
+            )
+
+    def check(self):
+        """Walk the pool's invariants; AssertionError where one is broken. For tests."""
+        cdef int64_t broken
+        with cython.critical_section(self):  # one moment
+            broken = cxp_block_pool_check(&self.c)
+        if broken:
+            raise AssertionError(f"the state of block {-1 - broken} is wrong")
+
+    @property
+    def name(self):
+        """The pool's name."""
+        return self._name
+
+    @property
+    def block_size(self):
+        """Bytes of a block that its user may write."""
+        return self.c.block_size
+
+    @property
+    def blocks(self):
+        """Blocks that exist, free or not."""
+        return self.c.blocks
+
+    @property
+    def max_blocks(self):
+        """Blocks that may exist."""
+        return self.c.max_blocks
+
+    @property
+    def alignment(self):
+        """Of each block's address."""
+        return self._alignment
+
+    @property
+    def in_use(self):
+        """Blocks that are out, also those whose release is deferred."""
+        return self.c.in_use
+
+    @property
+    def available(self):
+        """Blocks that could be acquired now, without growing."""
+        return cxp_block_pool_available(&self.c)
+
+    @property
+    def closed(self):
+        """Whether the pool was closed."""
+        return self._closed
+
+    def __enter__(self):
+        self._check_open()
+        return self
+
+    def __exit__(self, exc_type, exc, tb):
+        self.close()
+
+    def __repr__(self):
+        name = "" if self._name is None else f"name={self._name!r}, "
+        closed = ", closed" if self._closed else ""
+        return (
+            f"<BlockPool {name}block_size={self.c.block_size}, "
+            f"blocks={self.c.blocks}, in_use={self.c.in_use}{closed}>"
+        )
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle a BlockPool: its memory belongs to this process")

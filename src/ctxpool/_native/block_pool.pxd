@@ -1,0 +1,125 @@
+"""The block pool for Cython code: ``from ctxpool._native.block_pool cimport BlockPool``.
+
+Compile with ``ctxpool.get_include()`` and ``numpy.get_include()`` on the include path.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+
+cdef extern from "ctxpool/block_pool.h" nogil:
+    const uint32_t CXP_NO_BLOCK
+    const uint32_t CXP_MAX_BLOCKS
+    enum:
+        CXP_FREE
+        CXP_BY_LEASE
+        CXP_BY_INDEX
+        CXP_ZERO_ON_TAKE
+        CXP_ZERO_ON_GIVE
+        CXP_DEBUG
+        CXP_CLOSED
+
+    ctypedef struct cxp_vm:
+        void *map
+        unsigned char *base
+        size_t size
+
+    ctypedef struct cxp_block_pool:
+        uint32_t *stack
+        uint32_t *slot
+        unsigned char *base
+        size_t stride
+        size_t block_size
+        uint32_t nfree
+        uint32_t fresh
+        uint32_t in_use
+        uint32_t peak
+        uint32_t flags
+        uint32_t blocks
+        uint32_t max_blocks
+        uint64_t takes
+        uint64_t gives
+        cxp_vm vm
+
+    int cxp_block_pool_init(cxp_block_pool *pool, size_t block_size, uint32_t blocks,
+                            uint32_t max_blocks, size_t alignment, uint32_t flags,
+                            int huge, int prefault)
+    void cxp_block_pool_fini(cxp_block_pool *pool)
+    uint32_t cxp_block_pool_grow(cxp_block_pool *pool, uint32_t more)
+    void cxp_block_pool_close(cxp_block_pool *pool)
+    size_t cxp_block_pool_trim(cxp_block_pool *pool)
+    int cxp_block_pool_mend(cxp_block_pool *pool, uint32_t index)
+    void cxp_block_pool_pass(cxp_block_pool *pool, uint32_t index, uint32_t owner)
+    int64_t cxp_block_pool_check(const cxp_block_pool *pool)
+
+    void *cxp_block_pool_at(const cxp_block_pool *pool, uint32_t index)
+    uint32_t cxp_block_pool_owner(const cxp_block_pool *pool, uint32_t index)
+    uint32_t cxp_block_pool_generation(const cxp_block_pool *pool, uint32_t index)
+    uint32_t cxp_block_pool_available(const cxp_block_pool *pool)
+    uint32_t cxp_block_pool_take(cxp_block_pool *pool, uint32_t owner)
+    uint32_t cxp_block_pool_take_checked(cxp_block_pool *pool, uint32_t owner,
+                                         int *disturbed)
+    int cxp_block_pool_give(cxp_block_pool *pool, uint32_t index, uint32_t owner)
+    int cxp_block_pool_take_many(cxp_block_pool *pool, uint32_t owner,
+                                 uint32_t *indices, size_t n, int *disturbed)
+    int64_t cxp_block_pool_give_many(cxp_block_pool *pool, const uint32_t *indices,
+                                     size_t n, uint32_t owner)
+
+    int cxp_vm_advise_fork(const cxp_vm *vm, int mode)
+    int cxp_vm_populate(void *p, size_t n)
+
+
+cdef class BlockPool:
+    # Take from it and give to it with CXP_BY_INDEX, holding the GIL (or, on a
+    # free-threaded build, the object's critical section): a pool that threads of
+    # Python use at the same time has no other lock.
+    cdef cxp_block_pool c
+    cdef object __weakref__
+    cdef object _name
+    cdef object _on_exhausted
+    cdef object _waiters          # deque of Waiter
+    cdef dict _places             # debug: index -> where it was acquired
+    cdef void **_views            # per block: a memoryview that sleeps, see Block
+    cdef size_t _alignment
+    cdef double _timeout
+    cdef bint _debug
+    cdef bint _closed
+    cdef uint32_t _waiting        # len(_waiters)
+    cdef uint32_t _deferred
+    cdef uint64_t _waits
+    cdef uint64_t _exhausted
+    cdef uint64_t _heap
+    cdef uint64_t _heap_released
+
+    cdef uint32_t _take(self, uint32_t owner, object timeout, bint heap) except? 0xFFFFFFFF
+    cdef uint32_t _take_slow(self, uint32_t owner, object timeout, bint heap) except? 0xFFFFFFFF
+    cdef uint32_t _wait(self, uint32_t owner, double patience) except? 0xFFFFFFFF
+    cdef int _take_many(self, uint32_t owner, uint32_t *indices, size_t n) except -1
+    cdef int _give(self, uint32_t index, uint32_t owner) noexcept
+    cdef int _hand_over(self) except -1
+    cdef int _withdraw(self, object waiter) except -1
+    cdef int _inspect(self, uint32_t index, uint32_t owner, bint disturbed) except -1
+    cdef int _refuse(self, size_t n) except -1
+    cdef int _check_open(self) except -1
+    cdef int _check_index(self, int64_t index) except -1
+    cdef int _forget_views(self) noexcept
+
+
+cdef class _Lease:
+    cdef BlockPool pool
+    cdef void *memory
+    cdef uint32_t index
+    cdef bint deferred
+
+
+cdef class Block:
+    cdef BlockPool _pool
+    cdef _Lease _lease
+    cdef object _view
+    cdef uint32_t _index
+
+    cdef int _dead(self) except -1
+    cdef _Lease _get_lease(self)
+    cdef object _get_view(self)
+    cdef bint _quiescent(self) noexcept
+    cdef int _let_go(self) noexcept
+    cdef int _release(self, bint strict) except -1

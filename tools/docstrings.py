@@ -1,0 +1,102 @@
+"""Copy the docstrings of the pure twins, which are the specification, to the .pyx files.
+
+    python tools/docstrings.py            write them
+    python tools/docstrings.py --check    exit 1 where one differs
+
+Only a class or method that has a docstring in both files is touched. A class gets its
+constructor's signature too, in the form in which CPython finds it for
+``inspect.signature``: Cython has none for it.
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "ctxpool"
+CLASS = re.compile(r"^(?:cdef )?class (\w+)")
+METHOD = re.compile(r"^    def (\w+)\(")
+CONSTRUCTORS = ("__init__", "__new__")
+INDENTED = re.compile(r"^\s*\"\"\"")
+
+
+def with_signature(node: ast.ClassDef, doc: list[str]) -> list[str]:
+    """The docstring of a class, led by its constructor's signature."""
+    for method in node.body:
+        if isinstance(method, ast.FunctionDef) and method.name in CONSTRUCTORS:
+            arguments = method.args
+            del arguments.args[0]
+            for argument in [*arguments.args, *arguments.kwonlyargs]:
+                argument.annotation = None
+            head = f'    """{node.name}({ast.unparse(arguments)})'
+            return [head, "--", "", doc[0].strip().removeprefix('"""'), *doc[1:]]
+    return doc
+
+
+def specified(source: str) -> dict[str, list[str]]:
+    """The docstrings of a Python module as source lines, by qualified name."""
+    lines, found = source.splitlines(), {}
+
+    def visit(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef | ast.FunctionDef):
+                name = prefix + child.name
+                if ast.get_docstring(child) is not None:
+                    text = child.body[0]
+                    found[name] = lines[text.lineno - 1 : text.end_lineno]
+                if isinstance(child, ast.ClassDef):
+                    if name in found:
+                        found[name] = with_signature(child, found[name])
+                    visit(child, f"{name}.")
+
+    visit(ast.parse(source), "")
+    return found
+
+
+def rewritten(source: str, docs: dict[str, list[str]]) -> str:
+    """The .pyx *source* with *docs* in the places of its own docstrings."""
+    lines, out, scope, i = source.splitlines(), [], "", 0
+    while i < len(lines):
+        line = lines[i]
+        name = None
+        if match := CLASS.match(line):
+            scope = name = match[1]
+        elif match := METHOD.match(line):
+            name = f"{scope}.{match[1]}"
+        elif line and not line[0].isspace() and not line.startswith(("@", "#", ")")):
+            scope = ""
+        out.append(line)
+        i += 1
+        if name is None:
+            continue
+        while not lines[i - 1].rstrip().endswith(":"):  # the rest of the signature
+            out.append(lines[i])
+            i += 1
+        if i < len(lines) and INDENTED.match(lines[i]):
+            end = i
+            while lines[end].count('"""') != 2 and (
+                end == i or not lines[end].rstrip().endswith('"""')
+            ):
+                end += 1
+            out += docs.get(name, lines[i : end + 1])
+            i = end + 1
+    return "\n".join(out) + "\n"
+
+
+def main() -> int:
+    check, stale = "--check" in sys.argv[1:], []
+    for pyx in sorted((PACKAGE / "_native").glob("*.pyx")):
+        docs = specified((PACKAGE / "_pure" / f"{pyx.stem}.py").read_text())
+        old = pyx.read_text()
+        new = rewritten(old, docs)
+        if new != old:
+            stale.append(pyx.name)
+            if not check:
+                pyx.write_text(new)
+    for name in stale:
+        print(f"{name}: docstrings {'differ from' if check else 'copied from'} its twin")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
