@@ -74,11 +74,11 @@ def copy_round(int[::1] source, int[::1] target, int rounds):
     """memcpy of source to one place of target after another, round and round:
     the destination is as cold as a window's."""
     cdef Py_ssize_t n = source.shape[0], size = target.shape[0], at = 0
-    cdef int i
+    cdef int _round
     if n > size:
         raise ValueError("the source is larger than the target")
     with nogil:
-        for i in range(rounds):
+        for _round in range(rounds):
             if at + n > size:
                 at = 0
             memcpy(&target[at], &source[0], n * sizeof(int))

@@ -1,7 +1,8 @@
-import ctxpool
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+
+import ctxpool
 
 setup(
     name="downstream",
