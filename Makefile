@@ -13,7 +13,8 @@ MAKEFLAGS += --no-print-directory
 
 py := $(VENV)/bin/python
 pip := $(py) -m pip --disable-pip-version-check
-install := $(pip) install --quiet --only-binary numpy
+# :all: is of the index, and takes the newest release that has a wheel here.
+install := $(pip) install --quiet --only-binary :all:
 # The tools of the environment first: cmake, ninja, clang-format.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
@@ -40,7 +41,7 @@ $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: $(VENV)/.made
 
 # Holders of memory that the tests use where they have a wheel.
 $(VENV)/.holders: $(VENV)/.made
-	$(install) --only-binary :all: --group holders \
+	$(install) --group holders \
 	  || echo "pyarrow and pyzmq have no wheel here: their tests are skipped"
 	touch $@
 
