@@ -51,6 +51,9 @@ def method(settings: Settings, timer: dict[str, Any]) -> list[str]:
         f"{_UNPOOLED[settings.unpooled_window]}, and an OrderedDict with "
         "move_to_end and popitem. It takes no lock; the pooled side is safe to share "
         "between threads.",
+        "Reading is the same code, but not the same memory: a fresh bytearray was "
+        "just zeroed and so is warm in the caches, and memory that was never "
+        "touched costs page faults here.",
         "An insert that evicts frees the evicted tokens too, on both sides.",
         f"A chunk is what fits a block ({settings.block_size} bytes) or the rest of "
         f"a file. {settings.in_flight} chunks are in flight: a buffer is given back "
