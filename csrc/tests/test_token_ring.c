@@ -90,8 +90,9 @@ append(cxp_ring *ring, int64_t token)
 {
     if (cxp_ring_push(ring, token))
         return 0;
-    uint64_t bits = (uint64_t)token; /* little-endian: the low bytes come first */
-    return cxp_ring_extend(ring, &bits, 1, cxp_ring_overflow(ring, 1));
+    char bytes[8];
+    cxp_token_write(bytes, ring->size, (uint64_t)token);
+    return cxp_ring_extend(ring, bytes, 1, cxp_ring_overflow(ring, 1));
 }
 
 static int
@@ -102,7 +103,7 @@ extend(cxp_ring *ring, const int64_t *tokens, size_t m)
     if (!to || below(2))
         to = bytes;
     for (size_t i = 0; i < m; i++)
-        memcpy(to + i * ring->size, tokens + i, ring->size);
+        cxp_token_write(to + i * ring->size, ring->size, (uint64_t)tokens[i]);
     return cxp_ring_extend(ring, to, m, cxp_ring_overflow(ring, m));
 }
 
@@ -272,6 +273,21 @@ test_a_pop_is_seen_by_who_watches(void)
 }
 
 static void
+test_find(void)
+{
+    cxp_ring ring;
+    for (unsigned size = 1; size <= 8; size *= 2) {
+        CHECK(cxp_ring_init(&ring, 100, 4, 0, 1, false, size, true) == 0);
+        for (int i = 0; i < 100; i++)
+            CHECK(append(&ring, -i) == 0);
+        CHECK(cxp_ring_find(&ring, ring.data, 100, (uint64_t)-7) == 7);
+        CHECK(cxp_ring_find(&ring, ring.data, 7, (uint64_t)-7) == 7);
+        CHECK(cxp_ring_find(&ring, ring.data, 100, 1) == 100);
+        cxp_ring_fini(&ring);
+    }
+}
+
+static void
 test_impossible_sizes_are_refused(void)
 {
     cxp_ring ring;
@@ -289,6 +305,7 @@ main(void)
     test_two_buffers_serve_for_ever_when_nobody_holds_one();
     test_no_append_copies_more_than_a_batch();
     test_a_pop_is_seen_by_who_watches();
+    test_find();
     test_impossible_sizes_are_refused();
     return CHECK_SUMMARY();
 }

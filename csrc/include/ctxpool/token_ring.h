@@ -272,11 +272,11 @@ cxp_ring_overflow(const cxp_ring *ring, size_t m)
     return over + (ring->step - 1 - (over - 1) % ring->step);
 }
 
+/* Write the low `size` bytes of a token. */
 static inline void
-cxp_ring_store(const cxp_ring *ring, size_t slot, uint64_t token)
+cxp_token_write(char *at, unsigned size, uint64_t token)
 {
-    char *at = ring->data + slot * ring->size;
-    switch (ring->size) {
+    switch (size) {
     case 4: {
         uint32_t t = (uint32_t)token;
         memcpy(at, &t, sizeof t);
@@ -336,7 +336,7 @@ cxp_ring_push(cxp_ring *ring, int64_t token)
     if (ring->w == ring->stop
         || (uint64_t)token - (uint64_t)ring->least > ring->span)
         return false;
-    cxp_ring_store(ring, ring->w, (uint64_t)token);
+    cxp_token_write(ring->data + ring->w * ring->size, ring->size, (uint64_t)token);
     if (++ring->w - ring->start > ring->room) {
         ring->start++;
         ring->evicted++;
@@ -641,14 +641,29 @@ cxp_ring_clear(cxp_ring *ring)
     return 0;
 }
 
-/* The first i in [from, to) whose token is `token` (as cxp_ring_load gives it), or
- * `to`. O(to - from). */
+/* The first i < n with tokens[i] == token (as cxp_ring_load gives it), or n. O(n). */
 static inline size_t
-cxp_ring_find(const cxp_ring *ring, uint64_t token, size_t from, size_t to)
+cxp_ring_find(const cxp_ring *ring, const char *tokens, size_t n, uint64_t token)
 {
-    while (from < to && cxp_ring_load(ring, cxp_ring_at(ring, from)) != token)
-        from++;
-    return from;
+#define CXP_RING_FIND(type)                                         \
+    do {                                                            \
+        const type *t = (const type *)(const void *)tokens;         \
+        size_t i = 0;                                               \
+        while (i < n && t[i] != (type)token)                        \
+            i++;                                                    \
+        return i;                                                   \
+    } while (0)
+    switch (ring->size) {
+    case 1:
+        CXP_RING_FIND(uint8_t);
+    case 2:
+        CXP_RING_FIND(uint16_t);
+    case 4:
+        CXP_RING_FIND(uint32_t);
+    default:
+        CXP_RING_FIND(uint64_t);
+    }
+#undef CXP_RING_FIND
 }
 
 /* Bytes of the buffers that the ring holds or keeps for itself. */

@@ -62,7 +62,7 @@ class _Peak:
             exact = False
         self.method = "VmHWM" if exact else "sampled RSS"
         self.start: int = self._process.memory_info().rss
-        self._peak = self.start
+        self._peak: int = self.start
 
     def sample(self) -> None:
         """Look now; costs nothing where the kernel keeps the mark."""

@@ -51,6 +51,9 @@ def method(settings: Settings, timer: dict[str, Any]) -> list[str]:
         f"{_UNPOOLED[settings.unpooled_window]}, and an OrderedDict with "
         "move_to_end and popitem. It takes no lock; the pooled side is safe to share "
         "between threads.",
+        "Reading is the same code, but not the same memory: a fresh bytearray was "
+        "just zeroed and so is warm in the caches, and memory that was never "
+        "touched costs page faults here.",
         "An insert that evicts frees the evicted tokens too, on both sides.",
         f"A chunk is what fits a block ({settings.block_size} bytes) or the rest of "
         f"a file. {settings.in_flight} chunks are in flight: a buffer is given back "
@@ -64,6 +67,9 @@ def method(settings: Settings, timer: dict[str, Any]) -> list[str]:
         f"costs p50 {format_ns(timer['p50_ns'])}, p99 {format_ns(timer['p99_ns'])}, "
         "which is part of every figure. Percentiles are nearest ranks of all "
         "samples, the first ones included.",
+        "Every call comes after other work and so meets cold caches of the "
+        "processor: figures are larger, on both sides, than those of a loop that "
+        "does nothing else.",
         "The garbage collector is "
         + ("on, as in most programs." if settings.gc else "off (--no-gc)."),
         "Rows marked * run the same code on both sides: their ratio shows how much "

@@ -32,7 +32,7 @@ View: TypeAlias = "NDArray[np.int32]"
 # name: (what the table calls it, is it the same code on both sides?)
 OPERATIONS = {
     "buffer": ("buffer: take, give back", False),
-    "read": ("read the file into it", True),
+    "read": ("read the file into it", False),
     "digest": ("digest of the chunk", True),
     "cache_hit": ("cache: hit", False),
     "cache_miss": ("cache: miss, insert", False),
