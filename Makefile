@@ -13,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 
 py := $(VENV)/bin/python
 pip := $(py) -m pip --disable-pip-version-check
-# :all: is of the index, and takes the newest release that has a wheel here.
+# Wheels only: of each package the newest release that has one here.
 install := $(pip) install --quiet --only-binary :all:
 # The tools of the environment first: cmake, ninja, clang-format.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
@@ -39,10 +39,8 @@ $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: $(VENV)/.made
 	$(install) --group $*
 	touch $@
 
-# Holders of memory that the tests use where they have a wheel.
-$(VENV)/.holders: $(VENV)/.made
-	$(install) --group holders \
-	  || echo "pyarrow and pyzmq have no wheel here: their tests are skipped"
+$(VENV)/.optional: $(VENV)/.made
+	tools/optional.sh $(py)
 	touch $@
 
 # CTXPOOL_NATIVE=1: a failed native build is an error, never a pure install.
@@ -61,7 +59,7 @@ run: build ## the main job on the standard library's sources; plot and JSON in o
 # --- tests ---------------------------------------------------------------------
 
 .PHONY: test
-test: ctest build $(VENV)/.test $(VENV)/.holders ## every test, C and Python, on both back ends
+test: ctest build $(VENV)/.test $(VENV)/.optional ## every test, C and Python, on both back ends
 	$(py) -m pytest --require-native $(ARGS)
 
 .PHONY: ctest

@@ -14,7 +14,7 @@ PROTOCOLS = [
     "__enter__ __exit__ __aenter__ __aexit__ __copy__ __deepcopy__ __buffer__ __bool__",
     "__array__ __index__ __int__ __class_getitem__ __missing__ __call__ __or__ __ior__",
 ]
-OWN = ["__eq__", "__lt__", "__repr__", "__str__", "__reduce__", "__reduce_ex__"]
+OWN = ["__eq__", "__repr__", "__str__", "__reduce__", "__reduce_ex__"]
 
 
 def public(cls: type) -> list[str]:

@@ -13,9 +13,9 @@ if ! cmp -s pyproject.toml "$venv/.made"; then
   "$python" -m venv --clear "$venv"
   pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
   "${pip[@]}" --upgrade "pip>=25.1"
-  "${pip[@]}" --only-binary :all: --group build --group test psutil  # the newest that has a wheel here
-  "${pip[@]}" --only-binary :all: --group holders 2>/dev/null \
-    || echo "$name: pyarrow and pyzmq have no wheel here: their tests are skipped"
+  # Wheels only: of each package the newest release that has one here.
+  "${pip[@]}" --only-binary :all: --group build --group test psutil
+  tools/optional.sh "$venv/bin/python"
   cp pyproject.toml "$venv/.made"
 fi
 export PATH="$PWD/$venv/bin:$PATH"

@@ -51,6 +51,9 @@ def give(BlockPool pool, uint32_t index):
     return result
 
 
+cdef uint64_t SPREAD = <uint64_t> 0x9E3779B97F4A7C15ULL
+
+
 def evictions(uint64_t capacity, uint64_t requests, uint64_t distinct):
     """Serve requests 1..distinct, round and round, from a table of our own."""
     cdef cxp_lru_table table
@@ -61,7 +64,7 @@ def evictions(uint64_t capacity, uint64_t requests, uint64_t distinct):
         cxp_lru_init(&table)
         for i in range(requests):
             key = i % distinct + 1
-            tag = cxp_lru_tag(key * 0x9E3779B97F4A7C15)
+            tag = cxp_lru_tag(key * SPREAD)
             entry = cxp_lru_first(&table, tag, &at)
             while entry and <uint64_t> table.entries[entry].key != key:
                 entry = cxp_lru_next(&table, tag, &at)
