@@ -13,9 +13,16 @@ from types import ModuleType
 __all__ = ["load"]
 
 SETUP = """
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
-floors = Extension("floors", ["floors.pyx"], extra_compile_args=["-O3"])
+floors = Extension(
+    "floors",
+    ["floors.pyx"],
+    include_dirs=[numpy.get_include()],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_25_API_VERSION")],
+    extra_compile_args=["-O3"],
+)
 setup(ext_modules=cythonize([floors]))
 """
 

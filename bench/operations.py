@@ -417,34 +417,36 @@ def cases(full: bool = False) -> list[Case]:
 
 
 def measure(
-    group: list[Case], rounds: int = 11, subtract: bool = True
+    group: list[Case], rounds: int = 21, subtract: bool = True
 ) -> dict[str, list[float]]:
     """ns per operation in each round, by name; the order rotates from round to round.
 
-    With ``subtract`` the empty loop of the same round is taken off.
+    With ``subtract`` the empty loop's best round is taken off.
     """
     loops = {case.name: (compile_loop(case), case.ops) for case in group}
     empty = compile_loop(control(group[0]))
     ops = max(case.ops for case in group)
     figures: dict[str, list[float]] = {name: [] for name in loops}
     names = list(loops)
+    base = float("inf")  # whatever makes an empty loop slower is noise
     gc.collect()
     gc.disable()
     try:
         for round_ in range(rounds + 1):  # the first warms up
             start = time.perf_counter_ns()
             empty(ops)
-            base = (time.perf_counter_ns() - start) / ops if subtract else 0.0
+            base = min(base, (time.perf_counter_ns() - start) / ops)
             turn = round_ % len(names)
             for name in names[turn:] + names[:turn]:
                 loop, n = loops[name]
                 start = time.perf_counter_ns()
                 loop(n)
-                spent = (time.perf_counter_ns() - start) / n
                 if round_:
-                    figures[name].append(max(spent - base, 0.1))
+                    figures[name].append((time.perf_counter_ns() - start) / n)
     finally:
         gc.enable()
+    if subtract:
+        return {n: [max(x - base, 0.1) for x in many] for n, many in figures.items()}
     return figures
 
 
