@@ -488,8 +488,10 @@ cdef class TokenWindow:
         cdef cnp.ndarray array = tokens
         cdef char kind = array.descr.kind
         cdef bint is_signed
-        cdef size_t m, bad, size
+        cdef size_t m, size, bad = 0
         cdef char *to
+        cdef char *scratch = NULL
+        cdef int rc = 0
         if cnp.PyArray_NDIM(array) != 1:
             if cnp.PyArray_NDIM(array) == 0:
                 raise TypeError("tokens must be iterable, not an array of no dimension")
@@ -507,16 +509,27 @@ cdef class TokenWindow:
         is_signed = kind == b"i"
         if size == self.c.size and is_signed == self.c.is_signed:
             return self._put(<const char *>cnp.PyArray_DATA(array), m)
-        to = <char *>PyMem_RawMalloc(m * self.c.size + 1)
+        # Straight into the free slots, where that is possible.
+        with cython.critical_section(self):
+            to = cxp_ring_tail(&self.c, m)
+            if to != NULL:
+                bad = cxp_cast(&self.c, to, size, is_signed, cnp.PyArray_DATA(array), m)
+                if bad == m:
+                    rc = cxp_ring_extend(&self.c, to, m, cxp_ring_overflow(&self.c, m))
         if to == NULL:
-            raise MemoryError(f"no memory for {m} tokens")
-        try:
+            to = scratch = <char *>PyMem_RawMalloc(m * self.c.size + 1)
+            if to == NULL:
+                raise MemoryError(f"no memory for {m} tokens")
             bad = cxp_cast(&self.c, to, size, is_signed, cnp.PyArray_DATA(array), m)
+        try:
             if bad < m:
                 raise TokenRangeError(f"token {array[bad]} does not fit {self._dtype}")
-            self._put(to, m)
+            if rc:
+                raise MemoryError("no memory for the next buffer of the window")
+            if scratch != NULL:
+                self._put(scratch, m)
         finally:
-            PyMem_RawFree(to)
+            PyMem_RawFree(scratch)
         return 0
 
     cdef int _put(self, const char *tokens, size_t m) except -1:
