@@ -17,6 +17,7 @@ from collections.abc import (
     Mapping,
     ValuesView,
 )
+from reprlib import recursive_repr
 from typing import Any
 
 __all__ = [
@@ -31,7 +32,9 @@ __all__ = [
     "checked_preallocate",
     "overridden",
     "pairs",
+    "shown",
     "single_flight",
+    "unraisable",
 ]
 
 MISSING: Any = object()
@@ -49,7 +52,7 @@ def checked_number(number: Any, name: str) -> int | float:
             number = float(number)
     if number != number:
         raise ValueError(f"{name} must be a number, not nan")
-    return number  # type: ignore[no-any-return]
+    return float(number) if isinstance(number, float) else int(number)
 
 
 def _not_negative(number: Any, name: str) -> int | float:
@@ -112,6 +115,31 @@ def pairs(items: Any) -> Iterator[tuple[Any, Any]]:
     else:
         for key, value in items:
             yield key, value
+
+
+@recursive_repr()
+def shown(cache: Any) -> str:
+    """``repr(cache)``."""
+    items = ", ".join(f"{key!r}: {value!r}" for key, value in cache._snapshot())
+    return (
+        f"{type(cache).__name__}({{{items}}}, "
+        f"maxsize={cache.maxsize!r}, currsize={cache.currsize!r})"
+    )
+
+
+class _Unraisable:
+    """Hands an exception to sys.unraisablehook: its __del__ raises it."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __del__(self) -> None:
+        raise self.error
+
+
+def unraisable(error: BaseException) -> None:
+    """Hand *error* to sys.unraisablehook."""
+    _Unraisable(error)
 
 
 class CacheKeys(KeysView[Any]):

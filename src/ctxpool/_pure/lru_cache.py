@@ -1,5 +1,6 @@
 """LRUCache in Python: a dict, whose order is that of insertion, over linked nodes."""
 
+import copyreg
 import heapq
 import os
 import sys
@@ -16,7 +17,6 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
-from reprlib import recursive_repr
 from types import GenericAlias
 from typing import Any, Generic, TypeVar
 
@@ -85,16 +85,6 @@ class _GetSizeOf:
 
 def _one(value: object) -> int:
     return 1
-
-
-class _Unraisable:
-    """Hands an exception to sys.unraisablehook: its __del__ raises it."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-    def __del__(self) -> None:
-        raise self.error
 
 
 # A fork waits until no other thread is inside a cache.
@@ -388,7 +378,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                 if first is None:
                     first = error
                 else:
-                    _Unraisable(error)
+                    support.unraisable(error)
         if first is not None:
             try:
                 raise first
@@ -526,13 +516,8 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
 
     # ---- The mapping ----
 
-    @recursive_repr()
     def __repr__(self) -> str:
-        items = ", ".join(f"{key!r}: {value!r}" for key, value in self._snapshot())
-        return (
-            f"{type(self).__name__}({{{items}}}, "
-            f"maxsize={self.maxsize!r}, currsize={self.currsize!r})"
-        )
+        return support.shown(self)
 
     def __getitem__(self, key: K) -> V:
         node = self._find(key, use=True, count=True)
@@ -725,7 +710,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         """
         return self._find(key, use=True) is not None
 
-    def set(self, key: K, value: V, *, ttl: Any = MISSING) -> None:
+    def set(self, key: K, value: V, *, ttl: Any = NO_DEFAULT) -> None:
         """Store *value* under *key*.
 
         Parameters
@@ -749,7 +734,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         >>> cache.time_left("b")
         inf
         """
-        self._store(key, value, self._ttl if ttl is MISSING else support.checked_ttl(ttl))
+        self._store(key, value, self._ttl if ttl is NO_DEFAULT else support.checked_ttl(ttl))
 
     def get_many(self, keys: Iterable[K], default: Any = None) -> list[Any]:
         """``[cache.get(key, default) for key in keys]``.
@@ -943,7 +928,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
     # ---- Copy and pickle ----
 
     def __reduce__(self) -> Any:
-        return _new, (type(self),), self.__getstate__()
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the counts: sizes, time left, the orders of insertion and use."""
@@ -997,7 +982,3 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             self.touch(state["items"][place][0])
         with self._lock:
             self._inserts = self._hits = self._misses = 0
-
-
-def _new(cls: type) -> Any:
-    return cls.__new__(cls)
