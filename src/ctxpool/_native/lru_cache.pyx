@@ -13,7 +13,6 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.math cimport INFINITY
 
 import copyreg
-import inspect
 import time
 from collections.abc import Mapping, MutableMapping
 from types import GenericAlias
@@ -62,7 +61,7 @@ cdef extern from "lru_cache_impl.h":
     int cxp_store(object self, cxp_lru_table *t, uint32_t capacity, int *tracked,
                   uint64_t *evicted, object key, object value, PyObject **old_key,
                   PyObject **old_value) except -1
-    cxp_record *cxp_records(object self, cxp_lru_table *t, bint ranked,
+    cxp_record *cxp_records(object self, cxp_lru_table *t, bint by_use,
                             Py_ssize_t *count) except NULL
     list cxp_list_records(cxp_record *records, Py_ssize_t count, bint pairs)
     void cxp_free_records(cxp_record *records, Py_ssize_t count)
@@ -120,28 +119,6 @@ cdef class _GetSizeOf:
         (<LRUCache>cache)._getsizeof = function
 
 
-class _SignatureOf:
-    """``inspect.signature(LRUCache)``, which a text signature cannot give: the default
-    of timer is a function. Not for subclasses, which may have their own __init__."""
-
-    def __get__(self, cache, owner):
-        if owner is not LRUCache:
-            raise AttributeError("__signature__")
-        empty, by_name = inspect.Parameter.empty, inspect.Parameter.KEYWORD_ONLY
-        either = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Signature([
-            inspect.Parameter(name, kind, default=default)
-            for name, kind, default in (
-                ("maxsize", either, empty),
-                ("getsizeof", either, None),
-                ("ttl", by_name, None),
-                ("preallocate", by_name, False),
-                ("on_evict", by_name, None),
-                ("timer", by_name, time.monotonic),
-            )
-        ])
-
-
 cdef struct Put:
     uint32_t tag
     double size
@@ -186,7 +163,7 @@ cdef int configure(LRUCache self, maxsize, getsizeof, ttl, preallocate, on_evict
             cxp_track(self, &self.tracked)
     cxp_drop_table(&old)
     if preallocate:
-        preallocate(self)
+        take_memory(self)
     return 0
 
 
@@ -204,7 +181,7 @@ cdef int set_bound(LRUCache self, maxsize) except -1:
     return 0
 
 
-cdef int preallocate(LRUCache self) except -1:
+cdef int take_memory(LRUCache self) except -1:
     cdef int failed
     with cython.critical_section(self):
         failed = cxp_lru_reserve(&self.table, self.capacity)
@@ -764,7 +741,7 @@ cdef class LRUCache:
             self.fractional = False
         cxp_drop_table(&old)
         if self.preallocated:
-            preallocate(self)
+            take_memory(self)
 
     def update(self, other=(), /, **kwds):
         """Store each pair of a mapping or an iterable of pairs, and each keyword."""
@@ -930,7 +907,7 @@ cdef class LRUCache:
         finally:
             notify(self, &dead)
         if self.preallocated:
-            preallocate(self)
+            take_memory(self)
 
     def by_recency(self):
         """The keys, least recently used first: the order of eviction. O(n)."""
@@ -1014,7 +991,7 @@ cdef class LRUCache:
 
     __class_getitem__ = classmethod(GenericAlias)
     __reversed__ = None
-    __signature__ = _SignatureOf()
+    __signature__ = support.CacheSignature()
     getsizeof = _GetSizeOf()
 
     # ---- Copy and pickle ----
@@ -1030,7 +1007,7 @@ cdef class LRUCache:
         cdef list items = [], recency
         expire_all(self)
         now = clock(self) if self.table.due_count else 0
-        records = cxp_records(self, &self.table, True, &count)
+        records = cxp_records(self, &self.table, False, &count)
         try:
             recency = [0] * count
             for i in range(count):
@@ -1088,4 +1065,5 @@ cdef class LRUCache:
 cdef LRUCache specimen = LRUCache(0)
 cxp_take_slots(<PyTypeObject *>LRUCache, specimen, &specimen.table)
 specimen = None
+vars(LRUCache)["__signature__"].owner = LRUCache
 MutableMapping.register(LRUCache)

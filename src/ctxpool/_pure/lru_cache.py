@@ -287,6 +287,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         del old
 
     getsizeof = _GetSizeOf()
+    __signature__ = support.CacheSignature()
 
     # ---- Inner parts. "locked" in a docstring: the caller holds the lock. ----
 

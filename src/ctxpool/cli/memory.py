@@ -1,17 +1,13 @@
 """Peak memory of one side, measured in a process of its own.
 
 Two sides in one process share an allocator, so neither has a peak of its own. The
-job therefore starts this module once per side::
-
-    python -m ctxpool.cli.memory < request.json
-
-It runs that side alone over the first part of the same visits, and tells by how
-much its resident memory rose above what it was with everything imported, the
-tokenizer loaded and the side not yet made.
+job therefore starts a new interpreter once per side. It runs that side alone over
+the first part of the same visits, and tells by how much its resident memory rose
+above what it was with everything imported, the tokenizer loaded and the side not
+yet made.
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,10 +23,19 @@ from .settings import Settings
 from .sides import Side, make
 from .tokenizers import load
 
-__all__ = ["LIMIT", "measure", "run"]
+__all__ = ["LIMIT", "answer", "measure", "run"]
 
 LIMIT = 16_000_000
 _TIMEOUT_S = 600.0
+
+# The child imports what this process imports, wherever either was started.
+_CHILD = """
+import json, sys
+request = json.load(sys.stdin)
+sys.path[:] = request.pop("path")
+from ctxpool.cli.memory import answer
+sys.exit(answer(request))
+"""
 
 
 def _status(field: str) -> int | None:
@@ -131,38 +136,32 @@ def measure(
         "name": name,
         "visits": list(visits),
         "limit": limit,
+        "path": sys.path,
     }
-    # The child imports what this process imports, wherever either was started.
-    path = os.pathsep.join(entry for entry in sys.path if entry)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "ctxpool.cli.memory"],
+            [sys.executable, "-P", "-c", _CHILD],
             input=json.dumps(request),
-            env={**os.environ, "PYTHONPATH": path},
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,
             check=True,
         )
         # An import may have written something of its own before it.
-        answer: dict[str, Any] = json.loads(done.stdout.rpartition("\n")[2])
+        measured: dict[str, Any] = json.loads(done.stdout.rpartition("\n")[2])
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or "").strip().splitlines() or ["no message"]
         return {"error": f"exit code {error.returncode}: {lines[-1]}"}
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         return {"error": str(error)}
-    return answer
+    return measured
 
 
-def _main() -> int:
-    request = json.load(sys.stdin)
+def answer(request: dict[str, Any]) -> int:
+    """What the new process does: run, write the figures to stdout; its exit code."""
     settings = Settings(**request.pop("settings"))
     try:
         json.dump(run(settings, **request), sys.stdout)
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main())

@@ -27,7 +27,7 @@ from .tokenizers import Tokenizer
 __all__ = ["OPERATIONS", "Pooled", "Side", "Tokens", "Unpooled", "make"]
 
 Tokens: TypeAlias = "list[int] | NDArray[np.int32]"
-View: TypeAlias = "NDArray[np.int32]"
+View: TypeAlias = "NDArray[np.integer[Any]]"
 
 # name: (what the table calls it, is it the same code on both sides?)
 OPERATIONS = {
@@ -161,7 +161,7 @@ class Pooled(Side):
     def tokens(self, digest: bytes) -> Tokens:
         cache = self.cache
         start = now()
-        tokens = cache.get(digest)
+        tokens: Tokens | None = cache.get(digest)
         end = now()
         if tokens is not None:
             self._add("cache_hit", end - start)
