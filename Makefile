@@ -102,7 +102,7 @@ format: $(VENV)/.lint ## bring Python and C into the project's form
 .PHONY: bench
 bench: build $(VENV)/.bench ## pooled against unpooled, then the tails; JSON in out/
 	@mkdir -p out
-	$(py) -m pytest bench --benchmark-only --benchmark-json=out/bench.json --timeout=0 $(ARGS)
+	$(py) -m pytest bench --benchmark-only --benchmark-quiet --benchmark-json=out/bench.json --timeout=0 $(ARGS)
 	$(py) bench/compare.py out/bench.json
 	$(py) bench/tail.py --json out/tail.json --plot out/tail.png
 
