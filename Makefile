@@ -85,11 +85,13 @@ c_files := $(wildcard csrc/*/*.[ch] csrc/include/*/*.h src/ctxpool/_native/*.h)
 
 .PHONY: lint
 lint: $(VENV)/.lint ## ruff, mypy --strict, cython-lint, clang-format: nothing is changed
-	ruff check $(python_files)
-	ruff format --check $(python_files)
-	mypy
-	cython-lint src/ctxpool/_native tests/build/downstream bench
-	clang-format --dry-run -Werror $(c_files)
+	@failed=0; try() { echo "$$*"; "$$@" || failed=1; }; \
+	try ruff check $(python_files); \
+	try ruff format --check $(python_files); \
+	try mypy; \
+	try cython-lint src/ctxpool/_native tests/build/downstream bench; \
+	try clang-format --dry-run -Werror $(c_files); \
+	exit $$failed
 
 .PHONY: format
 format: $(VENV)/.lint ## bring Python and C into the project's form

@@ -72,11 +72,15 @@ def plot(recorded: dict[str, dict[str, np.ndarray]], path: Path) -> None:
     )
     for axis in axes.flat[len(recorded) :]:
         axis.axis("off")
+    names = dict.fromkeys(n for by_name in recorded.values() for n in by_name)
+    names.pop("(control)")
+    colours = {name: f"C{i}" for i, name in enumerate(names)} | {"(control)": "0.6"}
     for axis, (title, by_name) in zip(axes.flat, recorded.items(), strict=False):
         for name, out in by_name.items():
             slower = 1 - np.arange(len(out)) / len(out)
-            style = {"color": "0.6", "ls": ":"} if name == "(control)" else {}
-            axis.loglog(slower, np.sort(np.maximum(out, 1)), label=name, **style)
+            line = ":" if name == "(control)" else "-"
+            latencies = np.sort(np.maximum(out, 1))
+            axis.loglog(slower, latencies, line, color=colours[name], label=name)
         axis.invert_xaxis()
         axis.set(title=title, xlabel="share of operations that are slower", ylabel="ns")
         axis.grid(alpha=0.3)
