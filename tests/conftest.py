@@ -1,6 +1,7 @@
 """Every test that takes ``impl`` runs once per implementation."""
 
 import importlib
+import signal
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -29,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail if the GIL is on when the tests end: an extension switched it on",
     )
+
+
+def pytest_configure() -> None:
+    # A shell that starts the tests in the background has them ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
