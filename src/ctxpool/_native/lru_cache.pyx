@@ -28,6 +28,9 @@ cdef extern from "lru_cache_impl.h":
         CXP_CAPACITY
         CXP_EXPIRED
         CXP_RESIZE
+        CXP_STORED
+        CXP_EVICTED
+        CXP_LONG_WAY
 
     ctypedef struct cxp_dead_entry:
         PyObject *key
@@ -58,7 +61,7 @@ cdef extern from "lru_cache_impl.h":
     void cxp_track_for(object self, int *tracked, object key, object value)
     void cxp_track(object self, int *tracked)
     void cxp_untrack(object self, int *tracked)
-    int cxp_store(object self, cxp_lru_table *t, uint32_t capacity, int *tracked,
+    int cxp_store(object self, cxp_lru_table *t, uint32_t *capacity, int *tracked,
                   uint64_t *evicted, object key, object value, PyObject **old_key,
                   PyObject **old_value) except -1
     cxp_record *cxp_records(object self, cxp_lru_table *t, bint by_use,
@@ -315,21 +318,25 @@ cdef int take(LRUCache self, object key, bint count, PyObject **old_key,
     return e != 0
 
 
+cdef object too_large(LRUCache self, size):
+    return ValueTooLargeError(f"value too large: size {size!r}, maxsize {self.bound!r}")
+
+
 cdef int put_locked(LRUCache self, object key, object value, Put *put,
                     cxp_dead *dead) except -1:
     """Store. MAKE_ROOM: an overridden popitem has to be called first."""
     cdef cxp_lru_table *t = &self.table
     cdef uint32_t e, victim
     cdef int i
-    if ((self.sized and cxp_lru_use_sizes(t))
-            or (put.ttl > 0 and cxp_lru_use_due(t))):
-        raise MemoryError("no memory to store an entry")
     for i in range(DUE_PER_STORE):
         e = cxp_lru_first_due(t, put.now)
         if not e:
             break
         evict(self, e, CXP_EXPIRED, dead)
-    e = cxp_find(t, key, put.tag)
+    e = cxp_find(t, key, put.tag)  # whatever we knew of the cache may be false now
+    if ((self.sized and cxp_lru_use_sizes(t))
+            or (put.ttl > 0 and cxp_lru_use_due(t))):
+        raise MemoryError("no memory to store an entry")
     if e and cxp_lru_is_due(t, e, put.now):
         evict(self, e, CXP_EXPIRED, dead)
         e = 0
@@ -355,6 +362,8 @@ cdef int put_locked(LRUCache self, object key, object value, Put *put,
         if victim == e:
             e = 0
     if not t.used:
+        if put.size > self.most:
+            raise too_large(self, put.size)
         self.fractional = False
     if e:
         put.old = <PyObject *>t.entries[e].value
@@ -388,10 +397,8 @@ cdef object put(LRUCache self, object key, object value, double ttl, bint keep):
     if self.sized:
         size = support.checked_size(self.getsizeof(value))
         put.fractional = type(size) is float
-    if size > self.bound:
-        raise ValueTooLargeError(
-            f"value too large: size {size!r}, maxsize {self.bound!r}"
-        )
+    if size > self.maxsize:
+        raise too_large(self, size)
     put.size = size
     put.ttl = ttl
     put.keep = keep
@@ -559,10 +566,13 @@ cdef class LRUCache:
         cdef PyObject *old_key
         cdef PyObject *old_value
         cdef cxp_dead dead
-        if not self.plain or self.table.due_count:
+        cdef int done = CXP_LONG_WAY
+        if self.plain and not self.table.due_count:
+            done = cxp_store(self, &self.table, &self.capacity, &self.tracked,
+                             self.evicted, key, value, &old_key, &old_value)
+        if done == CXP_LONG_WAY:
             put(self, key, value, self.seconds, False)
-        elif not cxp_store(self, &self.table, self.capacity, &self.tracked,
-                           self.evicted, key, value, &old_key, &old_value):
+        elif done == CXP_EVICTED:
             if self.on_evict is None:
                 Py_XDECREF(old_key)
                 Py_XDECREF(old_value)
