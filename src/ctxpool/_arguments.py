@@ -81,6 +81,8 @@ def array_layout(
             raise TypeError(
                 f"shape must be a whole number or a tuple of them, not {shape!r}"
             ) from None
+    if len(dims) > 32:
+        raise ValueError(f"an array has at most 32 dimensions, not {len(dims)}")
     if any(n < 0 for n in dims):
         raise ValueError(f"shape must not be negative, not {shape!r}")
     nbytes = math.prod(dims) * dt.itemsize

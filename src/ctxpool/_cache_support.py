@@ -8,6 +8,7 @@ import math
 import operator
 import os
 import threading
+import time
 from collections.abc import (
     Callable,
     ItemsView,
@@ -115,6 +116,32 @@ def pairs(items: Any) -> Iterator[tuple[Any, Any]]:
     else:
         for key, value in items:
             yield key, value
+
+
+class CacheSignature:
+    """``inspect.signature(LRUCache)``: a native type's text signature cannot show a
+    function as a default. Not for subclasses, which may have an ``__init__``."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.owner = owner
+
+    def __get__(self, cache: Any, owner: type) -> Any:
+        import inspect
+
+        if owner is not self.owner:
+            raise AttributeError("__signature__")
+        return inspect.signature(_lru_cache_init)
+
+
+def _lru_cache_init(
+    maxsize: Any,
+    getsizeof: Any = None,
+    *,
+    ttl: Any = None,
+    preallocate: Any = False,
+    on_evict: Any = None,
+    timer: Any = time.monotonic,
+) -> None: ...
 
 
 @recursive_repr()

@@ -532,6 +532,18 @@ cxp_ring_tail(const cxp_ring *ring, size_t m)
     return ring->data + ring->w * ring->size;
 }
 
+/* Whether cxp_ring_extend(ring, ..., m, drop) will change generations. Who holds the
+ * current one for no more than its own convenience lets it go before that. */
+static inline bool
+cxp_ring_turns(const cxp_ring *ring, size_t m, size_t drop)
+{
+    size_t pins = cxp_ring_pins(ring, m), body = cxp_ring_body(ring);
+    size_t gone = drop < body ? drop : body;
+    size_t rest = m - (ring->prefix ? 0 : pins) - (drop - gone); /* into the buffer */
+    return ring->w < ring->viewed
+           || (ring->prefix ? gone > 0 : rest > ring->slots - ring->w);
+}
+
 /* Add m tokens and drop the oldest `drop` unpinned ones of window and input together:
  * at least cxp_ring_overflow(m), at most all. `src` may be slots of the ring that the
  * caller holds. Returns 0, or -1 when memory is short and nothing is changed. */
@@ -547,8 +559,7 @@ cxp_ring_extend(cxp_ring *ring, const void *src, size_t m, size_t drop)
     size_t rest = m - pins - through;
     size_t inside = ring->prefix ? pins : 0; /* pins that go to the buffer */
 
-    bool moves = ring->prefix ? gone > 0 : inside + rest > ring->slots - ring->w;
-    if (moves || ring->w < ring->viewed) {
+    if (cxp_ring_turns(ring, m, drop)) {
         if (cxp_ring_renew(ring, gone, inside + rest))
             return -1;
     } else {

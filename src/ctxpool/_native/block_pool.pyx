@@ -15,7 +15,7 @@ threads only, and none of them can be subclassed.
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
-from cpython.exc cimport PyErr_WriteUnraisable
+from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
@@ -143,10 +143,8 @@ cdef damage(uint32_t index):
 
 cdef void report_damage(BlockPool pool, uint32_t index) noexcept:
     """Where nobody could catch it."""
-    try:
-        raise damage(index)
-    except CorruptionError:
-        PyErr_WriteUnraisable(pool)
+    PyErr_SetObject(CorruptionError, damage(index))
+    PyErr_WriteUnraisable(pool)
 
 
 @cython.final
@@ -549,6 +547,8 @@ Blocks of equal size, made at once and used again and again.
     def __init__(self, block_size, blocks, *, max_blocks=None, alignment=64,
                  prefault=False, huge_pages="auto", on_exhausted="raise",
                  timeout=None, zero="never", debug=False, name=None, fork="copy"):
+        if self.c.stack != NULL:
+            raise RuntimeError("this pool is made already: make another")
         cdef size_t size = parse_size(block_size, "block_size")
         cdef uint32_t n = count("blocks", blocks, 1, CXP_MAX_BLOCKS)
         cdef uint32_t most = n
@@ -583,8 +583,6 @@ Blocks of equal size, made at once and used again and again.
         huge = huge_pages == "always" or (
             huge_pages == "auto" and (fault or size >= HUGE_BLOCK)
         )
-        if self.c.stack != NULL:
-            raise RuntimeError("this pool is made already: make another")
         if cxp_block_pool_init(&self.c, size, n, most, self._alignment, flags, huge,
                                fault):
             raise MemoryError(f"no room for {most} blocks of {size} bytes")

@@ -13,7 +13,6 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.math cimport INFINITY
 
 import copyreg
-import inspect
 import time
 from collections.abc import Mapping, MutableMapping
 from types import GenericAlias
@@ -29,6 +28,9 @@ cdef extern from "lru_cache_impl.h":
         CXP_CAPACITY
         CXP_EXPIRED
         CXP_RESIZE
+        CXP_STORED
+        CXP_EVICTED
+        CXP_LONG_WAY
 
     ctypedef struct cxp_dead_entry:
         PyObject *key
@@ -59,10 +61,10 @@ cdef extern from "lru_cache_impl.h":
     void cxp_track_for(object self, int *tracked, object key, object value)
     void cxp_track(object self, int *tracked)
     void cxp_untrack(object self, int *tracked)
-    int cxp_store(object self, cxp_lru_table *t, uint32_t capacity, int *tracked,
+    int cxp_store(object self, cxp_lru_table *t, uint32_t *capacity, int *tracked,
                   uint64_t *evicted, object key, object value, PyObject **old_key,
                   PyObject **old_value) except -1
-    cxp_record *cxp_records(object self, cxp_lru_table *t, bint ranked,
+    cxp_record *cxp_records(object self, cxp_lru_table *t, bint by_use,
                             Py_ssize_t *count) except NULL
     list cxp_list_records(cxp_record *records, Py_ssize_t count, bint pairs)
     void cxp_free_records(cxp_record *records, Py_ssize_t count)
@@ -120,28 +122,6 @@ cdef class _GetSizeOf:
         (<LRUCache>cache)._getsizeof = function
 
 
-class _SignatureOf:
-    """``inspect.signature(LRUCache)``, which a text signature cannot give: the default
-    of timer is a function. Not for subclasses, which may have their own __init__."""
-
-    def __get__(self, cache, owner):
-        if owner is not LRUCache:
-            raise AttributeError("__signature__")
-        empty, by_name = inspect.Parameter.empty, inspect.Parameter.KEYWORD_ONLY
-        either = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Signature([
-            inspect.Parameter(name, kind, default=default)
-            for name, kind, default in (
-                ("maxsize", either, empty),
-                ("getsizeof", either, None),
-                ("ttl", by_name, None),
-                ("preallocate", by_name, False),
-                ("on_evict", by_name, None),
-                ("timer", by_name, time.monotonic),
-            )
-        ])
-
-
 cdef struct Put:
     uint32_t tag
     double size
@@ -186,7 +166,7 @@ cdef int configure(LRUCache self, maxsize, getsizeof, ttl, preallocate, on_evict
             cxp_track(self, &self.tracked)
     cxp_drop_table(&old)
     if preallocate:
-        preallocate(self)
+        take_memory(self)
     return 0
 
 
@@ -204,7 +184,7 @@ cdef int set_bound(LRUCache self, maxsize) except -1:
     return 0
 
 
-cdef int preallocate(LRUCache self) except -1:
+cdef int take_memory(LRUCache self) except -1:
     cdef int failed
     with cython.critical_section(self):
         failed = cxp_lru_reserve(&self.table, self.capacity)
@@ -338,21 +318,25 @@ cdef int take(LRUCache self, object key, bint count, PyObject **old_key,
     return e != 0
 
 
+cdef object too_large(LRUCache self, size):
+    return ValueTooLargeError(f"value too large: size {size!r}, maxsize {self.bound!r}")
+
+
 cdef int put_locked(LRUCache self, object key, object value, Put *put,
                     cxp_dead *dead) except -1:
     """Store. MAKE_ROOM: an overridden popitem has to be called first."""
     cdef cxp_lru_table *t = &self.table
     cdef uint32_t e, victim
     cdef int i
-    if ((self.sized and cxp_lru_use_sizes(t))
-            or (put.ttl > 0 and cxp_lru_use_due(t))):
-        raise MemoryError("no memory to store an entry")
     for i in range(DUE_PER_STORE):
         e = cxp_lru_first_due(t, put.now)
         if not e:
             break
         evict(self, e, CXP_EXPIRED, dead)
-    e = cxp_find(t, key, put.tag)
+    e = cxp_find(t, key, put.tag)  # whatever we knew of the cache may be false now
+    if ((self.sized and cxp_lru_use_sizes(t))
+            or (put.ttl > 0 and cxp_lru_use_due(t))):
+        raise MemoryError("no memory to store an entry")
     if e and cxp_lru_is_due(t, e, put.now):
         evict(self, e, CXP_EXPIRED, dead)
         e = 0
@@ -378,6 +362,8 @@ cdef int put_locked(LRUCache self, object key, object value, Put *put,
         if victim == e:
             e = 0
     if not t.used:
+        if put.size > self.most:
+            raise too_large(self, put.size)
         self.fractional = False
     if e:
         put.old = <PyObject *>t.entries[e].value
@@ -411,10 +397,8 @@ cdef object put(LRUCache self, object key, object value, double ttl, bint keep):
     if self.sized:
         size = support.checked_size(self.getsizeof(value))
         put.fractional = type(size) is float
-    if size > self.bound:
-        raise ValueTooLargeError(
-            f"value too large: size {size!r}, maxsize {self.bound!r}"
-        )
+    if size > self.maxsize:
+        raise too_large(self, size)
     put.size = size
     put.ttl = ttl
     put.keep = keep
@@ -582,10 +566,13 @@ cdef class LRUCache:
         cdef PyObject *old_key
         cdef PyObject *old_value
         cdef cxp_dead dead
-        if not self.plain or self.table.due_count:
+        cdef int done = CXP_LONG_WAY
+        if self.plain and not self.table.due_count:
+            done = cxp_store(self, &self.table, &self.capacity, &self.tracked,
+                             self.evicted, key, value, &old_key, &old_value)
+        if done == CXP_LONG_WAY:
             put(self, key, value, self.seconds, False)
-        elif not cxp_store(self, &self.table, self.capacity, &self.tracked,
-                           self.evicted, key, value, &old_key, &old_value):
+        elif done == CXP_EVICTED:
             if self.on_evict is None:
                 Py_XDECREF(old_key)
                 Py_XDECREF(old_value)
@@ -764,7 +751,7 @@ cdef class LRUCache:
             self.fractional = False
         cxp_drop_table(&old)
         if self.preallocated:
-            preallocate(self)
+            take_memory(self)
 
     def update(self, other=(), /, **kwds):
         """Store each pair of a mapping or an iterable of pairs, and each keyword."""
@@ -930,7 +917,7 @@ cdef class LRUCache:
         finally:
             notify(self, &dead)
         if self.preallocated:
-            preallocate(self)
+            take_memory(self)
 
     def by_recency(self):
         """The keys, least recently used first: the order of eviction. O(n)."""
@@ -1014,7 +1001,7 @@ cdef class LRUCache:
 
     __class_getitem__ = classmethod(GenericAlias)
     __reversed__ = None
-    __signature__ = _SignatureOf()
+    __signature__ = support.CacheSignature()
     getsizeof = _GetSizeOf()
 
     # ---- Copy and pickle ----
@@ -1030,7 +1017,7 @@ cdef class LRUCache:
         cdef list items = [], recency
         expire_all(self)
         now = clock(self) if self.table.due_count else 0
-        records = cxp_records(self, &self.table, True, &count)
+        records = cxp_records(self, &self.table, False, &count)
         try:
             recency = [0] * count
             for i in range(count):
@@ -1088,4 +1075,5 @@ cdef class LRUCache:
 cdef LRUCache specimen = LRUCache(0)
 cxp_take_slots(<PyTypeObject *>LRUCache, specimen, &specimen.table)
 specimen = None
+vars(LRUCache)["__signature__"].owner = LRUCache
 MutableMapping.register(LRUCache)

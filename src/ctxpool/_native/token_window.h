@@ -87,41 +87,57 @@ cxp_read_small_ints(const cxp_ring *ring, PyObject *items, Py_ssize_t n, char *t
 /* ---- from one integer type to another: one pass that vectorises, a second one
  * only to name the culprit ---- */
 
-/* A value survives if it comes back equal and on the same side of zero. */
-#define CXP_CAST(To, From)                                                      \
-    static size_t cxp_cast_##To##_##From(void *to, const void *from, size_t n)  \
-    {                                                                           \
-        To *restrict out = (To *)to;                                            \
-        const From *in = (const From *)from;                                    \
-        unsigned bad = 0;                                                       \
-        for (size_t i = 0; i < n; i++) {                                        \
-            From value = in[i];                                                 \
-            To token = (To)value;                                               \
-            out[i] = token;                                                     \
-            bad |= (unsigned)((From)token != value)                             \
-                   | (unsigned)((token > 0) != (value > 0));                    \
-        }                                                                       \
-        if (!bad)                                                               \
-            return n;                                                           \
-        for (size_t i = 0; i < n; i++)                                          \
-            if ((From)(To)in[i] != in[i] || ((To)in[i] > 0) != (in[i] > 0))     \
-                return i;                                                       \
-        return 0; /* another thread has mended it meanwhile */                  \
+#define CXP_BITS(type)   (8 * sizeof(type))
+#define CXP_SIGNED(type) ((type)-1 < (type)1)
+
+/* A value does not fit if it has a bit of the mask, after `add` has moved the signed
+ * values that fit to 0 and above. */
+#define CXP_CAST_ADD(To, From)                                                 \
+    (CXP_SIGNED(To) && CXP_SIGNED(From) && CXP_BITS(To) < CXP_BITS(From)       \
+         ? (npy_uint64)1 << (CXP_BITS(To) - 1)                                 \
+         : 0)
+#define CXP_CAST_MASK(To, From)                                                \
+    (CXP_SIGNED(To) && !CXP_SIGNED(From) && CXP_BITS(To) <= CXP_BITS(From)     \
+         ? ~(npy_uint64)0 << (CXP_BITS(To) - 1)                                \
+     : CXP_BITS(To) < CXP_BITS(From) ? ~(npy_uint64)0 << (CXP_BITS(To) & 63)   \
+     : CXP_SIGNED(From) && !CXP_SIGNED(To)                                     \
+         ? ~(npy_uint64)0 << (CXP_BITS(From) - 1)                              \
+         : 0)
+
+#define CXP_CAST(To, From, bits)                                               \
+    static size_t cxp_cast_##To##_##From(void *to, const void *from, size_t n) \
+    {                                                                          \
+        const npy_uint##bits add = (npy_uint##bits)CXP_CAST_ADD(To, From);     \
+        const npy_uint##bits mask = (npy_uint##bits)CXP_CAST_MASK(To, From);   \
+        To *restrict out = (To *)to;                                           \
+        const From *in = (const From *)from;                                   \
+        npy_uint##bits bad = 0;                                                \
+        for (size_t i = 0; i < n; i++) {                                       \
+            From value = in[i];                                                \
+            out[i] = (To)value;                                                \
+            bad |= (npy_uint##bits)((npy_uint##bits)value + add) & mask;       \
+        }                                                                      \
+        if (!bad)                                                              \
+            return n;                                                          \
+        for (size_t i = 0; i < n; i++)                                         \
+            if ((npy_uint##bits)((npy_uint##bits)in[i] + add) & mask)          \
+                return i;                                                      \
+        return 0; /* another thread has mended it meanwhile */                 \
     }
-#define CXP_CASTS(To)         \
-    CXP_CAST(To, npy_int8)    \
-    CXP_CAST(To, npy_uint8)   \
-    CXP_CAST(To, npy_int16)   \
-    CXP_CAST(To, npy_uint16)  \
-    CXP_CAST(To, npy_int32)   \
-    CXP_CAST(To, npy_uint32)  \
-    CXP_CAST(To, npy_int64)   \
-    CXP_CAST(To, npy_uint64)  \
-    static size_t (*const cxp_casts_##To[])(void *, const void *, size_t) = {       \
-        cxp_cast_##To##_npy_int8,  cxp_cast_##To##_npy_uint8,                       \
-        cxp_cast_##To##_npy_int16, cxp_cast_##To##_npy_uint16,                      \
-        cxp_cast_##To##_npy_int32, cxp_cast_##To##_npy_uint32,                      \
-        cxp_cast_##To##_npy_int64, cxp_cast_##To##_npy_uint64,                      \
+#define CXP_CASTS(To)                                                          \
+    CXP_CAST(To, npy_int8, 8)                                                  \
+    CXP_CAST(To, npy_uint8, 8)                                                 \
+    CXP_CAST(To, npy_int16, 16)                                                \
+    CXP_CAST(To, npy_uint16, 16)                                               \
+    CXP_CAST(To, npy_int32, 32)                                                \
+    CXP_CAST(To, npy_uint32, 32)                                               \
+    CXP_CAST(To, npy_int64, 64)                                                \
+    CXP_CAST(To, npy_uint64, 64)                                               \
+    static size_t (*const cxp_casts_##To[])(void *, const void *, size_t) = {  \
+        cxp_cast_##To##_npy_int8,  cxp_cast_##To##_npy_uint8,                  \
+        cxp_cast_##To##_npy_int16, cxp_cast_##To##_npy_uint16,                 \
+        cxp_cast_##To##_npy_int32, cxp_cast_##To##_npy_uint32,                 \
+        cxp_cast_##To##_npy_int64, cxp_cast_##To##_npy_uint64,                 \
     };
 CXP_CASTS(npy_int8)
 CXP_CASTS(npy_uint8)

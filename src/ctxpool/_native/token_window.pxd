@@ -56,6 +56,7 @@ cdef extern from "ctxpool/token_ring.h" nogil:
     void cxp_token_write(char *at, unsigned size, uint64_t token)
     bint cxp_ring_push(cxp_ring *ring, int64_t token)
     char *cxp_ring_tail(const cxp_ring *ring, size_t m)
+    bint cxp_ring_turns(const cxp_ring *ring, size_t m, size_t drop)
     int cxp_ring_extend(cxp_ring *ring, const void *src, size_t m, size_t drop)
     int cxp_ring_popleft(cxp_ring *ring, uint64_t *token)
     int cxp_ring_pop(cxp_ring *ring, uint64_t *token)
@@ -85,6 +86,7 @@ cdef class TokenWindow:
     cdef object _overflow
     cdef object __weakref__
 
+    cdef int _add(self, const char *tokens, size_t m, size_t drop)
     cdef Generation _hold(self)
     cdef Generation _reach(self, const char **data, size_t *n)
     cdef object _array(self, Generation holder, const char *data, size_t n)

@@ -87,7 +87,11 @@ cdef class Generation:
 
 
 cdef class TokenWindow:
-    """The last *capacity* tokens of a stream, always as one array.
+    """TokenWindow(capacity, *, overlap=0, sink=0, slack=None, dtype='int32',
+    overflow='slide', on_evict=None)
+--
+
+The last *capacity* tokens of a stream, always as one array.
 
     Code written for ``collections.deque(maxlen=capacity)`` as a first-in, first-out
     window of integers runs unchanged. What such a window never does is left out:
@@ -488,8 +492,10 @@ cdef class TokenWindow:
         cdef cnp.ndarray array = tokens
         cdef char kind = array.descr.kind
         cdef bint is_signed
-        cdef size_t m, bad, size
+        cdef size_t m, size, bad = 0
         cdef char *to
+        cdef char *scratch = NULL
+        cdef int rc = 0
         if cnp.PyArray_NDIM(array) != 1:
             if cnp.PyArray_NDIM(array) == 0:
                 raise TypeError("tokens must be iterable, not an array of no dimension")
@@ -507,17 +513,34 @@ cdef class TokenWindow:
         is_signed = kind == b"i"
         if size == self.c.size and is_signed == self.c.is_signed:
             return self._put(<const char *>cnp.PyArray_DATA(array), m)
-        to = <char *>PyMem_RawMalloc(m * self.c.size + 1)
+        # Straight into the free slots, where that is possible.
+        with cython.critical_section(self):
+            to = cxp_ring_tail(&self.c, m)
+            if to != NULL:
+                bad = cxp_cast(&self.c, to, size, is_signed, cnp.PyArray_DATA(array), m)
+                if bad == m:
+                    rc = cxp_ring_extend(&self.c, to, m, cxp_ring_overflow(&self.c, m))
         if to == NULL:
-            raise MemoryError(f"no memory for {m} tokens")
-        try:
+            to = scratch = <char *>PyMem_RawMalloc(m * self.c.size + 1)
+            if to == NULL:
+                raise MemoryError(f"no memory for {m} tokens")
             bad = cxp_cast(&self.c, to, size, is_signed, cnp.PyArray_DATA(array), m)
+        try:
             if bad < m:
                 raise TokenRangeError(f"token {array[bad]} does not fit {self._dtype}")
-            self._put(to, m)
+            if rc:
+                raise MemoryError("no memory for the next buffer of the window")
+            if scratch != NULL:
+                self._put(scratch, m)
         finally:
-            PyMem_RawFree(to)
+            PyMem_RawFree(scratch)
         return 0
+
+    cdef int _add(self, const char *tokens, size_t m, size_t drop):
+        """0, or -1 without memory. In a critical section."""
+        if self._holder is not None and cxp_ring_turns(&self.c, m, drop):
+            self._holder = None  # so that the retired buffer can be used again
+        return cxp_ring_extend(&self.c, tokens, m, drop)
 
     cdef int _put(self, const char *tokens, size_t m) except -1:
         """Add m checked tokens."""
@@ -526,9 +549,7 @@ cdef class TokenWindow:
         with cython.critical_section(self):
             tell = self.c.tell
             if not tell:
-                rc = cxp_ring_extend(&self.c, tokens, m, cxp_ring_overflow(&self.c, m))
-                if self._holder is not None and self._holder.gen != self.c.gen:
-                    self._holder = None  # so that the retired buffer can be used again
+                rc = self._add(tokens, m, cxp_ring_overflow(&self.c, m))
         if rc:
             raise MemoryError("no memory for the next buffer of the window")
         if tell:
@@ -569,9 +590,7 @@ cdef class TokenWindow:
                 if old == 0 and new == 0:
                     if known == body:
                         known += min(passed, m - pins)
-                    rc = cxp_ring_extend(&self.c, tokens, m, max(drop, known))
-                    if self._holder is not None and self._holder.gen != self.c.gen:
-                        self._holder = None
+                    rc = self._add(tokens, m, max(drop, known))
                     done = True
                 else:
                     if new:
@@ -632,9 +651,9 @@ cdef class TokenWindow:
         cdef int rc
         with cython.critical_section(self):
             size = cxp_ring_len(&self.c)
+            if self.c.prefix:
+                self._holder = None  # the buffer will change
             rc = cxp_ring_popleft(&self.c, &bits)
-            if self._holder is not None and self._holder.gen != self.c.gen:
-                self._holder = None
         if rc > 0:
             raise IndexError(
                 "only pinned tokens are left" if size else "pop from an empty window"
@@ -668,10 +687,10 @@ cdef class TokenWindow:
         """
         cdef int rc
         with cython.critical_section(self):
-            rc = cxp_ring_clear(&self.c)
-            if self._holder is not None and self._holder.gen != self.c.gen:
-                self._holder = None
+            if self.c.prefix:
+                self._holder = None  # the buffer may change
             self._copied = None
+            rc = cxp_ring_clear(&self.c)
         if rc:
             raise MemoryError("no memory for the next buffer of the window")
 

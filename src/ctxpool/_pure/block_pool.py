@@ -415,6 +415,8 @@ class BlockPool:
         name: str | None = None,
         fork: Literal["copy", "wipe", "absent"] = "copy",
     ) -> None:
+        if hasattr(self, "_slab"):
+            raise RuntimeError("this pool is made already: make another")
         self._block_size = parse_size(block_size, "block_size")
         self._blocks = count("blocks", blocks, 1, _MAX_BLOCKS)
         self._on_exhausted = choice("on_exhausted", on_exhausted, _ON_EXHAUSTED)
@@ -440,8 +442,6 @@ class BlockPool:
             raise TypeError(f"name must be text or None, not {name!r}")
         self._name = name
         self._debug = bool(debug)
-        if hasattr(self, "_slab"):
-            raise RuntimeError("this pool is made already: make another")
         gap = _CANARY_SIZE if debug else 0
         self._stride = -(-(self._block_size + gap) // self._alignment) * self._alignment
         self._slab: Slab | None = Slab(

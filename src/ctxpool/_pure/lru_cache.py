@@ -1,4 +1,4 @@
-"""LRUCache in Python: a dict, whose order is that of insertion, over linked nodes."""
+"""LRUCache in Python: a dict in the order of insertion, another in that of use."""
 
 import copyreg
 import heapq
@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import (
     Callable,
     ItemsView,
@@ -44,9 +45,9 @@ MAKE_ROOM: Any = object()
 
 
 class _Node:
-    """An entry. prev is more recent, next less; the head is one too."""
+    """An entry."""
 
-    __slots__ = ("due", "key", "live", "next", "prev", "seq", "size", "token", "value")
+    __slots__ = ("due", "key", "seq", "size", "token", "value")
 
     def __init__(self, key: Any, value: Any, size: int | float) -> None:
         self.key = key
@@ -55,21 +56,6 @@ class _Node:
         self.due = INF
         self.seq = 0
         self.token = 0  # of its item in the heap
-        self.live = False
-        self.prev = self.next = self
-
-    def unlink(self) -> None:
-        self.prev.next = self.next
-        self.next.prev = self.prev
-        self.live = False
-
-    def link(self, head: "_Node") -> None:
-        """Make this the most recent."""
-        self.prev = head
-        self.next = head.next
-        head.next.prev = self
-        head.next = self
-        self.live = True
 
 
 class _GetSizeOf:
@@ -194,7 +180,6 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         "_evicted",
         "_flights",
         "_getsizeof",
-        "_head",
         "_heap",
         "_hits",
         "_inserts",
@@ -202,6 +187,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         "_maxsize",
         "_misses",
         "_on_evict",
+        "_order",
         "_overrides",
         "_preallocate",
         "_seq",
@@ -235,7 +221,8 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
     def _empty(self) -> None:
         self._seq = self._token = 0
         self._data: dict[Any, _Node] = {}
-        self._head = _Node(None, None, 0)
+        # Least recently used first; a node that is not in it is dead.
+        self._order: OrderedDict[_Node, None] = OrderedDict()
         self._currsize: int | float = 0
         # (due, seq, token, node); stale when the node is dead or has another token.
         self._heap: list[tuple[float, int, int, _Node]] = []
@@ -287,6 +274,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         del old
 
     getsizeof = _GetSizeOf()
+    __signature__ = support.CacheSignature()
 
     # ---- Inner parts. "locked" in a docstring: the caller holds the lock. ----
 
@@ -297,8 +285,6 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         """Leave the cache empty; what it held dies with the answer."""
         with self._lock:
             old = self._data
-            for node in old.values():
-                node.live = False
             self._empty()
         return old
 
@@ -315,12 +301,12 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         """Take *node* out (locked). The keys' own code may run, raise, re-enter."""
         data = self._data
         found = data.pop(node.key, None)
-        if found is None and node.live:  # its hash has changed since
+        if found is None and node in self._order:  # its hash has changed since
             self._data = {k: n for k, n in data.items() if n is not node}
             found = node
-        if found is None or not found.live:
+        if found is None or found not in self._order:
             return None
-        found.unlink()
+        del self._order[found]
         self._currsize = self._currsize - found.size if self._data else 0
         self._timed -= found.due < INF
         return found
@@ -332,15 +318,23 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             self._evicted[reason] += 1
             out.append((gone, reason))
 
+    def _oldest(self) -> _Node:
+        """The least recently used entry of a cache that has one (locked)."""
+        return next(iter(self._order))
+
     def _first_due(self, now: float) -> _Node | None:
         """The entry that is due first, if it is by *now* (locked)."""
         heap = self._heap
         while heap:
-            due, _, token, node = heap[0]
-            if node.live and node.token == token:
+            due, _, _, node = heap[0]
+            if self._is_fresh(*heap[0]):
                 return node if due <= now else None
             heapq.heappop(heap)
         return None
+
+    def _is_fresh(self, due: float, seq: int, token: int, node: _Node) -> bool:
+        """Whether an item of the heap still counts (locked)."""
+        return node in self._order and node.token == token
 
     def _set_due(self, node: _Node, due: float) -> None:
         """Give *node* its due time (locked)."""
@@ -351,7 +345,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             return
         heapq.heappush(self._heap, (due, node.seq, node.token, node))
         if len(self._heap) > 2 * self._timed + 16:  # mostly stale
-            self._heap = [i for i in self._heap if i[3].live and i[3].token == i[2]]
+            self._heap = [i for i in self._heap if self._is_fresh(*i)]
             heapq.heapify(self._heap)
 
     def _expire(self, now: float, most: float, out: list[tuple[_Node, str]]) -> None:
@@ -394,11 +388,10 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             if node is not None and node.due <= now:
                 self._evict(node, "expired", out)
                 node = None
-            if node is not None and not node.live:
-                node = None
+            if node is not None and node not in self._order:
+                node = None  # cleared by the key's own __eq__
             if use and node is not None:
-                node.unlink()
-                node.link(self._head)
+                self._order.move_to_end(node)
             if count:
                 self._hits += node is not None
                 self._misses += node is None
@@ -425,9 +418,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         """Store, and return the value that is stored: with *keep*, one that was."""
         size = self._size(value)
         if size > self._maxsize:
-            raise ValueTooLargeError(
-                f"value too large: size {size!r}, maxsize {self._maxsize!r}"
-            )
+            raise self._too_large(size)
         now = self._now() if ttl is not None or self._timed else -INF
         due = INF if ttl is None else now + ttl
         out: list[tuple[_Node, str]] = []
@@ -446,6 +437,11 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         finally:
             self._notify(out)
 
+    def _too_large(self, size: int | float) -> ValueTooLargeError:
+        return ValueTooLargeError(
+            f"value too large: size {size!r}, maxsize {self._maxsize!r}"
+        )
+
     def _put(
         self,
         key: Any,
@@ -461,22 +457,23 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         self._expire(now, DUE_PER_STORE, out)
         while True:
             node = self._data.get(key)
-            if node is not None and not node.live:
+            if node is not None and node not in self._order:
                 continue
             if node is not None and node.due <= now:
                 self._evict(node, "expired", out)
                 continue
             if keep and node is not None:
-                node.unlink()
-                node.link(self._head)
+                self._order.move_to_end(node)
                 return node.value
             more = size if node is None else size - node.size
             if self._currsize + more > self._maxsize:
                 victim = self._first_due(now)
+                if not self._order:  # the key's __eq__ has resized the cache
+                    raise self._too_large(size)
                 if victim is not None:
                     self._evict(victim, "expired", out)
                 elif self._plain("popitem", "__delitem__"):
-                    self._evict(self._head.prev, "capacity", out)
+                    self._evict(self._oldest(), "capacity", out)
                 else:
                     return MAKE_ROOM
                 continue
@@ -491,13 +488,13 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                 node.seq = self._seq
             else:
                 old, node.value, node.size = node.value, value, size
-                node.unlink()
-            node.link(self._head)
+            self._order[node] = None
+            self._order.move_to_end(node)
             self._currsize += more
             if due < INF or node.due < INF:
                 self._set_due(node, due)
             while self._currsize > self._maxsize:  # the key's __eq__ stored others
-                self._evict(self._head.prev, "capacity", out)
+                self._evict(self._oldest(), "capacity", out)
             return old
 
     def _snapshot(self) -> list[tuple[Any, Any]]:
@@ -634,8 +631,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         with self._lock:
             plain = self._plain("__delitem__")
             while self._data and gone is None:
-                node = self._head.prev
-                gone = self._drop(node) if plain else node
+                gone = self._drop(self._oldest()) if plain else self._oldest()
         self._notify(out)
         if gone is None:
             raise KeyError(f"{type(self).__name__} is empty") from None
@@ -812,7 +808,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                 if self._currsize > maxsize:
                     self._expire(now, INF, out)
                 while plain and self._currsize > maxsize:
-                    self._evict(self._head.prev, "resize", out)
+                    self._evict(self._oldest(), "resize", out)
             while self._currsize > maxsize:
                 pair = self.popitem()
                 with self._lock:
@@ -826,12 +822,8 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         """The keys, least recently used first: the order of eviction. O(n)."""
         out: list[tuple[_Node, str]] = []
         self._expire_all(out)
-        keys = []
         with self._lock:
-            node = self._head.prev
-            while node is not self._head:
-                keys.append(node.key)
-                node = node.prev
+            keys = [node.key for node in self._order]
         self._notify(out)
         return keys
 
@@ -883,7 +875,8 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                 currsize=self._currsize,
                 maxsize=self._maxsize,
                 bytes=sys.getsizeof(self._data)
-                + len(self._data) * sys.getsizeof(self._head)
+                + sys.getsizeof(self._order)
+                + sum(sys.getsizeof(node) for node in self._order)
                 + sys.getsizeof(self._heap)
                 + len(self._heap) * sys.getsizeof((0.0, 0, 0, None)),
             )
@@ -899,28 +892,17 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             One is broken.
         """
         with self._lock:
-            nodes = []
-            node = self._head.prev
-            while node is not self._head:
-                nodes.append(node)
-                assert node.live
-                assert node.prev.next is node
-                assert node.next.prev is node
-                node = node.prev
-            assert {id(node) for node in nodes} == {
-                id(node) for node in self._data.values()
-            }
+            nodes = list(self._order)
+            assert {*nodes} == {*self._data.values()}
             assert len(nodes) == len(self._data)
             seqs = [node.seq for node in self._data.values()]
             assert seqs == sorted(set(seqs))
             total = sum(node.size for node in nodes)
             assert abs(self._currsize - total) <= 1e-6 * total
             assert total <= self._maxsize + 1e-6 * total or "popitem" in self._overrides
-            timed = {id(node) for node in nodes if node.due < INF}
+            timed = {node for node in nodes if node.due < INF}
             assert len(timed) == self._timed
-            assert timed == {
-                id(i[3]) for i in self._heap if i[3].live and i[3].token == i[2]
-            }
+            assert timed == {item[3] for item in self._heap if self._is_fresh(*item)}
             assert len(self._heap) <= 2 * self._timed + 2000
 
     __class_getitem__ = classmethod(GenericAlias)
@@ -937,12 +919,8 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         now = self._clock()
         with self._lock:
             nodes = list(self._data.values())
-            place = {id(node): i for i, node in enumerate(nodes)}
-            recency = []
-            node = self._head.prev
-            while node is not self._head:
-                recency.append(place[id(node)])
-                node = node.prev
+            place = {node: i for i, node in enumerate(nodes)}
+            recency = [place[node] for node in self._order]
             items = [
                 (n.key, n.value, n.size, None if n.due == INF else n.due - now)
                 for n in nodes
