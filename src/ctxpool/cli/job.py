@@ -10,7 +10,7 @@ from io import FileIO
 from typing import Any
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 from numpy.typing import NDArray
 
 from .errors import DifferenceError
