@@ -82,7 +82,8 @@ static int64_t
 token_for(const cxp_ring *ring)
 {
     uint64_t bits = seed ^ (seed << 21);
-    return (int64_t)((uint64_t)ring->least + (ring->span + 1 ? bits % (ring->span + 1) : bits));
+    return (int64_t)((uint64_t)ring->least +
+                     (ring->span + 1 ? bits % (ring->span + 1) : bits));
 }
 
 static int
