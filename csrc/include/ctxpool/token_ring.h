@@ -28,10 +28,10 @@
  * capacity, and dropping means to change generations. When sliding that cannot be:
  * they live in an array of their own, beside a body of capacity - sink tokens.
  *
- * Cost: append O(1) worst case (at most CXP_RING_BATCH * rate tokens are copied in
- * it); extend(m) O(m), or O(capacity) when the slack is smaller than m; popleft O(1),
- * O(n) with a prefix; pop O(1); append after a pop into slots that were shown O(n).
- * Memory: 2 generations of `slots` tokens, one more for each that is held.
+ * Cost: append O(1) worst case (at most 2 * CXP_RING_BATCH * rate tokens are
+ * copied in it); extend(m) O(m), or O(capacity) when the slack is smaller than m;
+ * popleft O(1), O(n) with a prefix; pop O(1); append after a pop into slots that were
+ * shown O(n). Memory: 2 generations of `slots` tokens, one more for each that is held.
  *
  * Invariants (cxp_ring_check walks them):
  *   start <= w <= slots, w - start <= room, w <= stop <= slots
@@ -430,7 +430,8 @@ cxp_ring_extend(cxp_ring *ring, const void *src, size_t m, size_t drop)
     size_t rest = m - pins - through;
     size_t inside = ring->prefix ? pins : 0; /* pins that go to the buffer */
 
-    if (cxp_ring_turns(ring, m, drop)) {
+    bool turns = cxp_ring_turns(ring, m, drop);
+    if (turns) {
         if (cxp_ring_renew(ring, gone, inside + rest))
             return -1;
     } else {
@@ -450,7 +451,12 @@ cxp_ring_extend(cxp_ring *ring, const void *src, size_t m, size_t drop)
     ring->w += inside + rest;
     ring->origin += through;
     ring->evicted += drop;
-    cxp_ring_ahead(ring);
+    /* At first the retired generation may still be held for a moment, by the views of
+     * a reader who is about to take a new one. */
+    if (turns && ring->w <= ring->carry + CXP_RING_BATCH)
+        ring->due = ring->w + CXP_RING_BATCH;
+    else
+        cxp_ring_ahead(ring);
     cxp_ring_aim(ring);
     return 0;
 }

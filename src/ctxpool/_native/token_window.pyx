@@ -507,7 +507,7 @@ The last *capacity* tokens of a stream, always as one array.
         if kind != b"i" and kind != b"u":
             raise TypeError(f"tokens must be integers, not {tokens.dtype}")
         if not cnp.PyArray_ISCARRAY_RO(array):
-            array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+            array = array.astype(array.dtype.newbyteorder("="), order="C", subok=False)
         m = <size_t>cnp.PyArray_SIZE(array)
         size = <size_t>cnp.PyArray_ITEMSIZE(array)
         is_signed = kind == b"i"
