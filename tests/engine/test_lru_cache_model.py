@@ -105,7 +105,7 @@ def machine_for(LRU):
                 on_evict=lambda *args: self.gone.append(args),
             )
 
-        def use(action):  # noqa: N805
+        def use(action):
             return precondition(lambda self: self.cache is not None)(action)
 
         @use
@@ -218,7 +218,20 @@ def test_against_a_plain_reference(impl):
 ACTIONS = st.lists(
     st.tuples(
         st.sampled_from(
-            "set get getitem pop popitem del setdefault in update clear len missing".split()
+            [
+                "set",
+                "get",
+                "getitem",
+                "pop",
+                "popitem",
+                "del",
+                "setdefault",
+                "in",
+                "update",
+                "clear",
+                "len",
+                "missing",
+            ]
         ),
         KEYS,
         st.integers(-1, 6),
