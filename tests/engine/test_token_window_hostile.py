@@ -238,14 +238,15 @@ def test_equality_that_uses_the_window(impl, shape):
 
         __hash__ = None
 
-    for search in (
-        lambda: Meddler() in window,
-        lambda: window.count(Meddler()) == 1,
-        lambda: window.index(Meddler()) == 3,
-    ):
+    searches = [
+        lambda window: Meddler() in window,
+        lambda window: window.count(Meddler()) == 1,
+        lambda window: window.index(Meddler()) == 3,
+    ]
+    for search in searches:
         window = impl.TokenWindow(4, **shape)
         window.extend(range(4))
-        assert search()
+        assert search(window)
 
 
 def test_a_window_in_a_cycle_is_collected(impl):

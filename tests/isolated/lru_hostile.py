@@ -1,3 +1,4 @@
+# ruff: noqa: B023, F821, SIM105 (closures in loops are the probes, and names are deleted)
 """One hostile probe of LRUCache: lru_hostile.py BACKEND PROBE. Exits 0 when it held."""
 
 import faulthandler

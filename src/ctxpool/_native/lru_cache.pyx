@@ -327,8 +327,8 @@ cdef int put_locked(LRUCache self, object key, object value, Put *put,
     """Store. MAKE_ROOM: an overridden popitem has to be called first."""
     cdef cxp_lru_table *t = &self.table
     cdef uint32_t e, victim
-    cdef int i
-    for i in range(DUE_PER_STORE):
+    cdef int _i
+    for _i in range(DUE_PER_STORE):
         e = cxp_lru_first_due(t, put.now)
         if not e:
             break
@@ -545,7 +545,7 @@ cdef class LRUCache:
         configure(self, maxsize, getsizeof, ttl, preallocate, on_evict, timer)
 
     def _snapshot(self):
-        """The pairs in the order of insertion; by self[key] where that is overridden."""
+        """The pairs in the order of insertion; by self[key] if that is overridden."""
         if self.hooks & GETITEM:
             return [(key, self[key]) for key in self if key in self]
         return listing(self, True, False)
@@ -600,7 +600,7 @@ cdef class LRUCache:
         raise KeyError(key)
 
     def __missing__(self, key):
-        """What ``cache[key]`` does when *key* is absent: raise KeyError. To override."""
+        """What ``cache[key]`` does when *key* is absent: raise KeyError."""
         raise KeyError(key)
 
     def __setitem__(self, key, value):
@@ -666,7 +666,8 @@ cdef class LRUCache:
 
     @cython.embedsignature(False)
     def pop(self, key, default=NO_DEFAULT):
-        """pop($self, key, default='<no default>')\n--\n\nRemove *key* and return its value; else *default* if given.
+        """pop($self, key, default='<no default>')\n--\n
+        Remove *key* and return its value; else *default* if given.
 
         Raises
         ------
@@ -797,7 +798,8 @@ cdef class LRUCache:
 
     @cython.embedsignature(False)
     def set(self, key, value, *, ttl=MISSING):
-        """set($self, key, value, *, ttl='<no default>')\n--\n\nStore *value* under *key*.
+        """set($self, key, value, *, ttl='<no default>')\n--\n
+        Store *value* under *key*.
 
         Parameters
         ----------
@@ -1010,7 +1012,7 @@ cdef class LRUCache:
         return copyreg.__newobj__, (type(self),), self.__getstate__()
 
     def __getstate__(self):
-        """Everything but the counts: sizes, time left, the orders of insertion and use."""
+        """Everything but the counts: sizes, time left, both orders."""
         cdef Py_ssize_t count, i
         cdef cxp_record *records
         cdef double now
@@ -1025,8 +1027,8 @@ cdef class LRUCache:
                 left = None if records[i].due == INFINITY else records[i].due - now
                 if not self.fractional:
                     size = int(size)
-                items.append((cxp_shared(records[i].key), cxp_shared(records[i].value),
-                              size, left))
+                pair = cxp_shared(records[i].key), cxp_shared(records[i].value)
+                items.append((*pair, size, left))
                 recency[records[i].rank] = i
         finally:
             cxp_free_records(records, count)
@@ -1069,7 +1071,6 @@ cdef class LRUCache:
             self.touch(state["items"][place][0])
         with cython.critical_section(self):
             self.table.inserts = self.table.hits = self.table.misses = 0
-
 
 
 cdef LRUCache specimen = LRUCache(0)

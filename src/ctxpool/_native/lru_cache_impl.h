@@ -454,8 +454,9 @@ static void
 cxp_dealloc(PyObject *self)
 {
     PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, cxp_dealloc)
-    if (*(PyObject **)(void *)((char *)self + Py_TYPE(self)->tp_weaklistoffset))
+    Py_TRASHCAN_BEGIN(
+        self, cxp_dealloc) if (*(PyObject **)(void *)((char *)self +
+                                                      Py_TYPE(self)->tp_weaklistoffset))
         PyObject_ClearWeakRefs(self);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);

@@ -18,7 +18,6 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
-from types import GenericAlias
 from typing import Any, Generic, TypeVar
 
 from .. import _cache_support as support
@@ -35,9 +34,15 @@ MISSING = support.MISSING
 NO_DEFAULT: Any = "".join(["<no ", "default>"])
 INF = float("inf")
 # The methods whose overriding in a subclass changes what another method does.
-HOOKS = (
-    "__contains__ __delitem__ __getitem__ __missing__ __setitem__ getsizeof popitem"
-).split()
+HOOKS = [
+    "__contains__",
+    "__delitem__",
+    "__getitem__",
+    "__missing__",
+    "__setitem__",
+    "getsizeof",
+    "popitem",
+]
 # Due entries that one store drops beyond those it must.
 DUE_PER_STORE = 2
 REASONS = ("capacity", "expired", "resize")
@@ -63,7 +68,7 @@ class _GetSizeOf:
 
     def __get__(self, cache: Any, owner: Any = None) -> Callable[[Any], Any]:
         given = None if cache is None else cache._getsizeof
-        return _one if given is None else given  # type: ignore[no-any-return]
+        return _one if given is None else given
 
     def __set__(self, cache: Any, function: Callable[[Any], Any]) -> None:
         cache._getsizeof = function
@@ -193,25 +198,49 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         "_seq",
         "_sized",
         "_timed",
-        "_token",
         "_timer",
+        "_token",
         "_ttl",
     )
+
+    _currsize: int | float
+    _data: dict[Any, _Node]  # in the order of insertion
+    _evicted: dict[str, int]
+    _flights: dict[Any, Any]
+    _getsizeof: Callable[[Any], Any] | None
+    # (due, seq, token, node); stale when the node is dead or has another token.
+    _heap: list[tuple[float, int, int, _Node]]
+    _hits: int
+    _inserts: int
+    _lock: Any
+    _maxsize: int | float
+    _misses: int
+    _on_evict: Callable[[Any, Any, str], object] | None
+    # Least recently used first; a node that is not in it is dead.
+    _order: OrderedDict[_Node, None]
+    _overrides: frozenset[str]
+    _preallocate: bool
+    _seq: int
+    _sized: bool
+    _timed: int  # live entries that have a due time
+    _timer: Callable[[], Any]
+    _token: int
+    _ttl: float | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "LRUCache[K, V]":
         self = super().__new__(cls)
         self._lock = threading.RLock()
-        self._overrides: frozenset[str] = frozenset()
+        self._overrides = frozenset()
         if cls is not LRUCache:
             self._overrides = support.overridden(cls, LRUCache, HOOKS)
-        self._maxsize: int | float = 0
-        self._getsizeof: Callable[[Any], Any] | None = None
+        self._maxsize = 0
+        self._getsizeof = None
         self._sized = "getsizeof" in self._overrides
-        self._ttl: float | None = None
+        self._ttl = None
         self._preallocate = False
-        self._on_evict: Callable[[Any, Any, str], object] | None = None
-        self._timer: Callable[[], Any] = time.monotonic
-        self._flights: dict[Any, Any] = {}
+        self._on_evict = None
+        self._timer = time.monotonic
+        self._flights = {}
         self._hits = self._misses = self._inserts = 0
         self._evicted = dict.fromkeys(REASONS, 0)
         self._empty()
@@ -220,13 +249,11 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
 
     def _empty(self) -> None:
         self._seq = self._token = 0
-        self._data: dict[Any, _Node] = {}
-        # Least recently used first; a node that is not in it is dead.
-        self._order: OrderedDict[_Node, None] = OrderedDict()
-        self._currsize: int | float = 0
-        # (due, seq, token, node); stale when the node is dead or has another token.
-        self._heap: list[tuple[float, int, int, _Node]] = []
-        self._timed = 0  # live entries that have a due time
+        self._data = {}
+        self._order = OrderedDict()
+        self._currsize = 0
+        self._heap = []
+        self._timed = 0
 
     def __init__(
         self,
@@ -279,7 +306,9 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
     # ---- Inner parts. "locked" in a docstring: the caller holds the lock. ----
 
     def _now(self) -> float:
-        return float(support.checked_number(self._timer(), "the time that timer returns"))
+        return float(
+            support.checked_number(self._timer(), "the time that timer returns")
+        )
 
     def _detach(self) -> dict[Any, _Node]:
         """Leave the cache empty; what it held dies with the answer."""
@@ -379,7 +408,9 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             finally:
                 del first
 
-    def _find(self, key: Any, *, use: bool = False, count: bool = False) -> _Node | None:
+    def _find(
+        self, key: Any, *, use: bool = False, count: bool = False
+    ) -> _Node | None:
         """The node of *key* unless it is due."""
         out: list[tuple[_Node, str]] = []
         now = self._clock()
@@ -498,7 +529,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             return old
 
     def _snapshot(self) -> list[tuple[Any, Any]]:
-        """The pairs in the order of insertion; by self[key] where that is overridden."""
+        """The pairs in the order of insertion; by self[key] if that is overridden."""
         if "__getitem__" in self._overrides:
             return [(key, self[key]) for key in self if key in self]
         out: list[tuple[_Node, str]] = []
@@ -523,7 +554,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         return node.value  # type: ignore[no-any-return]
 
     def __missing__(self, key: K) -> V:
-        """What ``cache[key]`` does when *key* is absent: raise KeyError. To override."""
+        """What ``cache[key]`` does when *key* is absent: raise KeyError."""
         raise KeyError(key)
 
     def __setitem__(self, key: K, value: V) -> None:
@@ -730,7 +761,9 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         >>> cache.time_left("b")
         inf
         """
-        self._store(key, value, self._ttl if ttl is NO_DEFAULT else support.checked_ttl(ttl))
+        self._store(
+            key, value, self._ttl if ttl is NO_DEFAULT else support.checked_ttl(ttl)
+        )
 
     def get_many(self, keys: Iterable[K], default: Any = None) -> list[Any]:
         """``[cache.get(key, default) for key in keys]``.
@@ -905,15 +938,13 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             assert timed == {item[3] for item in self._heap if self._is_fresh(*item)}
             assert len(self._heap) <= 2 * self._timed + 2000
 
-    __class_getitem__ = classmethod(GenericAlias)
-
     # ---- Copy and pickle ----
 
     def __reduce__(self) -> Any:
         return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the counts: sizes, time left, the orders of insertion and use."""
+        """Everything but the counts: sizes, time left, both orders."""
         out: list[tuple[_Node, str]] = []
         self._expire_all(out)
         now = self._clock()
