@@ -62,6 +62,8 @@ def test_the_figures_do_not_change_the_results(
     engine: SimpleNamespace, tree: Path
 ) -> None:
     tallies = [make(SMALL).run(files(tree)) for _ in range(2)]
+    for tally in tallies:
+        tally.preempted = None
     assert tallies[0] == tallies[1]
     assert tallies[0].checksum
 

@@ -134,7 +134,9 @@ def test_popitem(LRU):
 
 def test_maxsize(LRU):
     cache = LRU(0)
-    with pytest.raises(ValueTooLargeError, match="^value too large: size 1, maxsize 0$"):
+    with pytest.raises(
+        ValueTooLargeError, match=r"^value too large: size 1, maxsize 0$"
+    ):
         cache["a"] = 1
     assert issubclass(ValueTooLargeError, (ValueError, CtxPoolError))
     endless = LRU(math.inf)
@@ -161,7 +163,9 @@ def test_sizes(LRU):
     cache["c"] = "zz"
     assert list(cache) == ["b", "c"]
     assert cache.currsize == 7
-    with pytest.raises(ValueTooLargeError, match="value too large: size 11, maxsize 10"):
+    with pytest.raises(
+        ValueTooLargeError, match="value too large: size 11, maxsize 10"
+    ):
         cache["b"] = "x" * 11
     assert cache["b"] == "yyyyy"
     cache["b"] = "y" * 8  # c has to go, b stays
@@ -327,6 +331,7 @@ def test_preallocate(LRU, impl):
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, None])
 def test_copies(LRU, again):
     if again is None:
+
         def again(cache):
             return pickle.loads(pickle.dumps(cache))
 
@@ -386,7 +391,15 @@ def test_subclass_hooks_are_called_where_cachetools_calls_them(LRU):
 
         return call
 
-    names = "__getitem__ __setitem__ __delitem__ __contains__ popitem pop get".split()
+    names = [
+        "__getitem__",
+        "__setitem__",
+        "__delitem__",
+        "__contains__",
+        "popitem",
+        "pop",
+        "get",
+    ]
     Cache = type("Cache", (LRU,), {name: recorder(name) for name in names})
     cache = Cache(2)
     cache["a"] = 1
@@ -520,7 +533,7 @@ def test_untracked_while_it_holds_only_atoms(impl):
     assert not gc.is_tracked(cache)
     cache["b"] = []
     assert gc.is_tracked(cache)
-    for key, value in (("a", {}), (([],)[:0] and 1 or (1, (2,)), 1)):
+    for key, value in (("a", {}), ((([],)[:0] and 1) or (1, (2,)), 1)):
         cache = impl.LRUCache(10)
         cache["a"] = 1
         cache[key] = value
@@ -545,6 +558,7 @@ def test_bytes_an_entry(impl):
 
 def test_twins_agree():
     from ctxpool._native.lru_cache import LRUCache as native
+
     from ctxpool._pure.lru_cache import LRUCache as pure
 
     def parameters(thing):

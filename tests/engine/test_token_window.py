@@ -219,7 +219,7 @@ def test_index_takes_bounds(impl, shape):
                 try:
                     expected = plain.index(token, start, stop)
                 except ValueError:
-                    with pytest.raises(ValueError, match="2.* is not in the window"):
+                    with pytest.raises(ValueError, match="is not in the window"):
                         window.index(token, start, stop)
                 else:
                     assert window.index(token, start, stop) == expected
@@ -238,7 +238,7 @@ def test_popping(impl):
 def test_windows_compare_by_their_tokens(impl):
     one, two = filled(impl, [1, 2]), filled(impl, [1, 2], capacity=3, dtype="int64")
     assert one == two
-    assert not one != two
+    assert (one != two) is False
     two.append(3)
     assert one != two
     assert one != filled(impl, [1, 3])
@@ -360,16 +360,16 @@ def test_a_token_out_of_range_adds_nothing(impl, dtype, least, greatest):
     before = list(window)
     for token in (int(least) - 1, int(greatest) + 1, 10**100, -(10**100)):
         named = token if abs(token) < 2**100 else hex(token)
-        for add in (
-            lambda: window.append(token),
-            lambda: window.append(Index(token)),
-            lambda: window.extend([1, token, 2]),
-            lambda: window.extend([1, Index(token), 2]),
-            lambda: window.extend(iter((1, 2, 3, token))),
-            lambda: window.extend(np.array([1, token], object)),
+        for add, tokens in (
+            (window.append, token),
+            (window.append, Index(token)),
+            (window.extend, [1, token, 2]),
+            (window.extend, [1, Index(token), 2]),
+            (window.extend, iter((1, 2, 3, token))),
+            (window.extend, np.array([1, token], object)),
         ):
             with pytest.raises(TokenRangeError) as caught:
-                add()
+                add(tokens)
             assert str(caught.value) == f"token {named} does not fit {dtype}"
             assert isinstance(caught.value, OverflowError)
             assert list(window) == before
@@ -719,9 +719,7 @@ def test_copies_are_independent(impl, shape):
     ):
         assert twin == window
         assert type(twin) is type(window)
-        for name in (
-            "capacity overlap sink slack overflow dtype on_evict position evicted"
-        ).split():
+        for name in (*PARAMETERS, "position", "evicted"):
             assert getattr(twin, name) == getattr(window, name), name
         twin.append(-1)
         assert (len(window), window[-1]) == (len(list(window)), 28)
@@ -785,10 +783,10 @@ def test_a_rotten_pickle_is_an_error(impl, change):
 
 # ---- the twins ----
 
-NAMES = (
-    "append capacity clear copy count dtype evicted extend index last maxlen on_evict "
-    "overflow overlap pop popleft position sink slack stats text view windows"
-).split()
+METHODS = ["append", "clear", "copy", "count", "extend", "index", "last", "pop"]
+METHODS += ["popleft", "stats", "text", "view", "windows"]
+PARAMETERS = ["capacity", "overlap", "sink", "slack", "dtype", "overflow", "on_evict"]
+NAMES = sorted([*METHODS, *PARAMETERS, "evicted", "maxlen", "position"])
 
 
 def test_the_twins_are_alike():

@@ -19,8 +19,7 @@
  * token j < carry of the next generation is slot j + fresh of this one (slot j, if
  * j < prefix: see below), and after p new tokens min(p * rate, what is written) of
  * them are there, rate = ceil(carry / fresh). A retired generation that nobody holds
- * becomes the next one: its memory waits as the *spare* of the `cxp_home` that the
- * ring and its generations share. Nothing looks at anybody's reference count.
+ * becomes the next one (token_gen.h).
  *
  * Overflow drops `step` tokens at a time, oldest first: 1 to slide, more to compact.
  *
@@ -29,10 +28,10 @@
  * capacity, and dropping means to change generations. When sliding that cannot be:
  * they live in an array of their own, beside a body of capacity - sink tokens.
  *
- * Cost: append O(1) worst case (at most CXP_RING_BATCH * rate tokens are copied in
- * it); extend(m) O(m), or O(capacity) when the slack is smaller than m; popleft O(1),
- * O(n) with a prefix; pop O(1); append after a pop into slots that were shown O(n).
- * Memory: 2 generations of `slots` tokens, one more for each that is held.
+ * Cost: append O(1) worst case (at most 2 * CXP_RING_BATCH * rate tokens are
+ * copied in it); extend(m) O(m), or O(capacity) when the slack is smaller than m;
+ * popleft O(1), O(n) with a prefix; pop O(1); append after a pop into slots that were
+ * shown O(n). Memory: 2 generations of `slots` tokens, one more for each that is held.
  *
  * Invariants (cxp_ring_check walks them):
  *   start <= w <= slots, w - start <= room, w <= stop <= slots
@@ -43,7 +42,7 @@
  *   append without the slow path is allowed exactly while w < stop
  *
  * Not thread-safe: the caller serialises calls on one ring. Only generations may be
- * referenced and dropped by any thread at any time. No Python here.
+ * dropped by any thread at any time. No Python here.
  */
 #ifndef CTXPOOL_TOKEN_RING_H
 #define CTXPOOL_TOKEN_RING_H
@@ -54,137 +53,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ctxpool/token_gen.h"
+
 #define CXP_RING_BATCH ((size_t)64) /* appends between two steps of copying ahead */
-#define CXP_GEN_ALIGN  ((size_t)64)
-
-/* Under AddressSanitizer a spare buffer is poisoned: a use of a view that nobody
- * holds any more is reported. */
-#if defined(__SANITIZE_ADDRESS__)
-#define CXP_RING_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define CXP_RING_ASAN 1
-#endif
-#endif
-#ifdef CXP_RING_ASAN
-#include <sanitizer/asan_interface.h>
-#define CXP_RING_HIDE(p, n) ASAN_POISON_MEMORY_REGION(p, n)
-#define CXP_RING_SHOW(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
-#else
-#define CXP_RING_HIDE(p, n) ((void)(p), (void)(n))
-#define CXP_RING_SHOW(p, n) ((void)(p), (void)(n))
-#endif
-
-/* ---- generations: counted buffers, and where a retired one waits ---- */
-
-struct cxp_gen;
-
-typedef struct cxp_home {
-    size_t refs;           /* atomic: the ring, and each generation, spare or not */
-    size_t nbytes;         /* of a generation's tokens */
-    struct cxp_gen *spare; /* atomic: a retired generation, or NULL */
-    int closed;            /* atomic: the ring is gone, keep no spare */
-} cxp_home;
-
-typedef struct cxp_gen {
-    size_t refs;    /* atomic */
-    size_t nbytes;
-    cxp_home *home; /* NULL: a buffer that is simply freed */
-} cxp_gen;          /* the tokens follow, CXP_GEN_ALIGN bytes after its start */
-
-static inline char *
-cxp_gen_data(cxp_gen *gen)
-{
-    return (char *)gen + CXP_GEN_ALIGN;
-}
-
-/* A buffer with one reference; NULL when memory is short. Its pages are touched by
- * whoever writes them first. */
-static inline cxp_gen *
-cxp_gen_new(cxp_home *home, size_t nbytes)
-{
-    if (nbytes > SIZE_MAX - 2 * CXP_GEN_ALIGN)
-        return NULL;
-    size_t size = (nbytes + 2 * CXP_GEN_ALIGN - 1) & ~(CXP_GEN_ALIGN - 1);
-    cxp_gen *gen = (cxp_gen *)aligned_alloc(CXP_GEN_ALIGN, size);
-    if (gen == NULL)
-        return NULL;
-    gen->refs = 1;
-    gen->nbytes = nbytes;
-    gen->home = home;
-    if (home)
-        __atomic_add_fetch(&home->refs, 1, __ATOMIC_RELAXED);
-    return gen;
-}
-
-static inline void
-cxp_home_unref(cxp_home *home)
-{
-    if (__atomic_sub_fetch(&home->refs, 1, __ATOMIC_ACQ_REL) == 0)
-        free(home);
-}
-
-static inline void
-cxp_gen_free(cxp_gen *gen)
-{
-    cxp_home *home = gen->home;
-    CXP_RING_SHOW(cxp_gen_data(gen), gen->nbytes);
-    free(gen);
-    if (home)
-        cxp_home_unref(home);
-}
-
-/* Free the spare, if there is one. */
-static inline void
-cxp_home_drain(cxp_home *home)
-{
-    cxp_gen *gen = __atomic_exchange_n(&home->spare, (cxp_gen *)NULL, __ATOMIC_SEQ_CST);
-    if (gen)
-        cxp_gen_free(gen);
-}
-
-static inline void
-cxp_gen_ref(cxp_gen *gen)
-{
-    __atomic_add_fetch(&gen->refs, 1, __ATOMIC_RELAXED);
-}
-
-/* Any thread, at any time. The last reference makes it the ring's spare. */
-static inline void
-cxp_gen_unref(cxp_gen *gen)
-{
-    if (__atomic_sub_fetch(&gen->refs, 1, __ATOMIC_ACQ_REL))
-        return;
-    cxp_home *home = gen->home;
-    if (home == NULL) {
-        cxp_gen_free(gen);
-        return;
-    }
-    /* As a spare it can be freed by the ring's end at once, and home with it. */
-    __atomic_add_fetch(&home->refs, 1, __ATOMIC_RELAXED);
-    CXP_RING_HIDE(cxp_gen_data(gen), gen->nbytes);
-    gen = __atomic_exchange_n(&home->spare, gen, __ATOMIC_SEQ_CST);
-    if (gen)
-        cxp_gen_free(gen);
-    /* The ring may have ended before the exchange: nobody else would look again. */
-    if (__atomic_load_n(&home->closed, __ATOMIC_SEQ_CST))
-        cxp_home_drain(home);
-    cxp_home_unref(home);
-}
-
-/* The spare or a new buffer, with one reference; NULL when memory is short. */
-static inline cxp_gen *
-cxp_home_take(cxp_home *home)
-{
-    cxp_gen *gen = __atomic_exchange_n(&home->spare, (cxp_gen *)NULL, __ATOMIC_SEQ_CST);
-    if (gen == NULL)
-        return cxp_gen_new(home, home->nbytes);
-    CXP_RING_SHOW(cxp_gen_data(gen), gen->nbytes);
-    gen->refs = 1;
-    return gen;
-}
-
-/* ---- the ring ---- */
 
 /* What a caller of a callback wants to know afterwards: the lowest absolute position
  * at which the window ended while he was not looking (pop reuses positions). */
@@ -206,26 +77,26 @@ typedef struct cxp_ring {
     unsigned size;    /* bytes of a token: 1, 2, 4, 8 */
     bool is_signed;
 
-    bool tell;        /* someone wants to see tokens before overflow drops them */
-    size_t capacity;  /* tokens in all */
-    size_t slots;     /* tokens of a generation */
-    size_t sink;      /* tokens to pin */
-    size_t prefix;    /* sink, if the pinned tokens are in the buffer; else 0 */
-    size_t carry;     /* tokens that the next generation begins with */
-    size_t rate;      /* tokens to copy ahead per token appended */
-    size_t step;      /* tokens that an overflow drops */
-    size_t copied;    /* tokens of the next generation that are there */
-    size_t due;       /* w at which more of them are copied */
-    size_t viewed;    /* slots [0, viewed) of this generation were shown */
-    uint64_t origin;  /* absolute position of slot 0 */
+    bool tell;            /* someone wants to see tokens before overflow drops them */
+    size_t capacity;      /* tokens in all */
+    size_t slots;         /* tokens of a generation */
+    size_t sink;          /* tokens to pin */
+    size_t prefix;        /* sink, if the pinned tokens are in the buffer; else 0 */
+    size_t carry;         /* tokens that the next generation begins with */
+    size_t rate;          /* tokens to copy ahead per token appended */
+    size_t step;          /* tokens that an overflow drops */
+    size_t copied;        /* tokens of the next generation that are there */
+    size_t due;           /* w at which more of them are copied */
+    size_t viewed;        /* slots [0, viewed) of this generation were shown */
+    uint64_t origin;      /* absolute position of slot 0 */
     uint64_t generations; /* buffers used up */
 
     cxp_gen *gen;
-    cxp_gen *next;    /* NULL until the first step of copying ahead */
+    cxp_gen *next; /* NULL until the first step of copying ahead */
     cxp_home *home;
-    char *pinned;     /* the sink beside the body, or NULL */
-    size_t npinned;   /* tokens in it */
-    uint64_t repins;  /* changes of it */
+    char *pinned;    /* the sink beside the body, or NULL */
+    size_t npinned;  /* tokens in it */
+    uint64_t repins; /* changes of it */
     cxp_watch *watches;
 } cxp_ring;
 
@@ -333,8 +204,7 @@ cxp_ring_at(const cxp_ring *ring, size_t i)
 static inline bool
 cxp_ring_push(cxp_ring *ring, int64_t token)
 {
-    if (ring->w == ring->stop
-        || (uint64_t)token - (uint64_t)ring->least > ring->span)
+    if (ring->w == ring->stop || (uint64_t)token - (uint64_t)ring->least > ring->span)
         return false;
     cxp_token_write(ring->data + ring->w * ring->size, ring->size, (uint64_t)token);
     if (++ring->w - ring->start > ring->room) {
@@ -494,7 +364,8 @@ cxp_ring_renew(cxp_ring *ring, size_t drop, size_t m)
         return -1;
     char *to = cxp_gen_data(ring->next);
 
-    if (ring->prefix ? drop == fresh : from >= fresh && ring->w - fresh + m <= ring->slots) {
+    if (ring->prefix ? drop == fresh
+                     : from >= fresh && ring->w - fresh + m <= ring->slots) {
         /* As the tokens were copied ahead. */
         ring->start = from - pins;
         cxp_ring_copy_to(ring, ring->w - fresh);
@@ -525,9 +396,9 @@ cxp_ring_renew(cxp_ring *ring, size_t drop, size_t m)
 static inline char *
 cxp_ring_tail(const cxp_ring *ring, size_t m)
 {
-    if (ring->tell || ring->w < ring->viewed || m > ring->slots - ring->w
-        || cxp_ring_overflow(ring, m) > (ring->prefix ? 0 : ring->w - ring->start)
-        || (ring->pinned && ring->npinned < ring->sink))
+    if (ring->tell || ring->w < ring->viewed || m > ring->slots - ring->w ||
+        cxp_ring_overflow(ring, m) > (ring->prefix ? 0 : ring->w - ring->start) ||
+        (ring->pinned && ring->npinned < ring->sink))
         return NULL;
     return ring->data + ring->w * ring->size;
 }
@@ -540,8 +411,8 @@ cxp_ring_turns(const cxp_ring *ring, size_t m, size_t drop)
     size_t pins = cxp_ring_pins(ring, m), body = cxp_ring_body(ring);
     size_t gone = drop < body ? drop : body;
     size_t rest = m - (ring->prefix ? 0 : pins) - (drop - gone); /* into the buffer */
-    return ring->w < ring->viewed
-           || (ring->prefix ? gone > 0 : rest > ring->slots - ring->w);
+    return ring->w < ring->viewed ||
+           (ring->prefix ? gone > 0 : rest > ring->slots - ring->w);
 }
 
 /* Add m tokens and drop the oldest `drop` unpinned ones of window and input together:
@@ -559,7 +430,8 @@ cxp_ring_extend(cxp_ring *ring, const void *src, size_t m, size_t drop)
     size_t rest = m - pins - through;
     size_t inside = ring->prefix ? pins : 0; /* pins that go to the buffer */
 
-    if (cxp_ring_turns(ring, m, drop)) {
+    bool turns = cxp_ring_turns(ring, m, drop);
+    if (turns) {
         if (cxp_ring_renew(ring, gone, inside + rest))
             return -1;
     } else {
@@ -579,7 +451,12 @@ cxp_ring_extend(cxp_ring *ring, const void *src, size_t m, size_t drop)
     ring->w += inside + rest;
     ring->origin += through;
     ring->evicted += drop;
-    cxp_ring_ahead(ring);
+    /* At first the retired generation may still be held for a moment, by the views of
+     * a reader who is about to take a new one. */
+    if (turns && ring->w <= ring->carry + CXP_RING_BATCH)
+        ring->due = ring->w + CXP_RING_BATCH;
+    else
+        cxp_ring_ahead(ring);
     cxp_ring_aim(ring);
     return 0;
 }
@@ -591,7 +468,8 @@ cxp_ring_popleft(cxp_ring *ring, uint64_t *token)
 {
     if (cxp_ring_body(ring) == 0)
         return 1;
-    *token = cxp_ring_load(ring, ring->data + (ring->start + ring->prefix) * ring->size);
+    *token =
+        cxp_ring_load(ring, ring->data + (ring->start + ring->prefix) * ring->size);
     if (ring->prefix)
         return cxp_ring_renew(ring, 1, 0);
     ring->start++;
@@ -656,13 +534,13 @@ cxp_ring_clear(cxp_ring *ring)
 static inline size_t
 cxp_ring_find(const cxp_ring *ring, const char *tokens, size_t n, uint64_t token)
 {
-#define CXP_RING_FIND(type)                                         \
-    do {                                                            \
-        const type *t = (const type *)(const void *)tokens;         \
-        size_t i = 0;                                               \
-        while (i < n && t[i] != (type)token)                        \
-            i++;                                                    \
-        return i;                                                   \
+#define CXP_RING_FIND(type)                                                            \
+    do {                                                                               \
+        const type *t = (const type *)(const void *)tokens;                            \
+        size_t i = 0;                                                                  \
+        while (i < n && t[i] != (type)token)                                           \
+            i++;                                                                       \
+        return i;                                                                      \
     } while (0)
     switch (ring->size) {
     case 1:
@@ -692,10 +570,10 @@ cxp_ring_bytes(const cxp_ring *ring)
 static inline int
 cxp_ring_check(const cxp_ring *ring)
 {
-#define CXP_RING_HOLDS(cond) \
-    do {                     \
-        if (!(cond))         \
-            return __LINE__; \
+#define CXP_RING_HOLDS(cond)                                                           \
+    do {                                                                               \
+        if (!(cond))                                                                   \
+            return __LINE__;                                                           \
     } while (0)
     size_t fresh = ring->slots - ring->carry;
     CXP_RING_HOLDS(ring->home && ring->gen && ring->data == cxp_gen_data(ring->gen));
@@ -707,12 +585,15 @@ cxp_ring_check(const cxp_ring *ring)
     CXP_RING_HOLDS(ring->w <= ring->stop && ring->stop <= ring->slots);
     CXP_RING_HOLDS(ring->viewed <= ring->slots && fresh >= 1);
     CXP_RING_HOLDS(ring->w >= ring->viewed || ring->stop == ring->w);
-    CXP_RING_HOLDS(!ring->prefix || (ring->start == 0 && ring->slots == ring->capacity));
+    CXP_RING_HOLDS(!ring->prefix ||
+                   (ring->start == 0 && ring->slots == ring->capacity));
     CXP_RING_HOLDS(ring->npinned <= (ring->pinned ? ring->sink : 0));
-    CXP_RING_HOLDS(!ring->pinned || ring->npinned == ring->sink || ring->w == ring->start);
-    CXP_RING_HOLDS(!ring->pinned || ring->npinned == ring->sink || ring->stop == ring->w);
-    CXP_RING_HOLDS((!ring->tell && ring->step == 1)
-                   || ring->stop <= ring->start + ring->room);
+    CXP_RING_HOLDS(!ring->pinned || ring->npinned == ring->sink ||
+                   ring->w == ring->start);
+    CXP_RING_HOLDS(!ring->pinned || ring->npinned == ring->sink ||
+                   ring->stop == ring->w);
+    CXP_RING_HOLDS((!ring->tell && ring->step == 1) ||
+                   ring->stop <= ring->start + ring->room);
     CXP_RING_HOLDS(ring->copied == 0 || ring->next);
     CXP_RING_HOLDS(ring->copied <= ring->carry);
     for (size_t j = 0; j < ring->copied; j++) {

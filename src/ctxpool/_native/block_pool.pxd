@@ -3,6 +3,7 @@
 Compile with ``ctxpool.get_include()`` and ``numpy.get_include()`` on the include path.
 """
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 
@@ -68,6 +69,9 @@ cdef extern from "ctxpool/block_pool.h" nogil:
     int cxp_vm_populate(void *p, size_t n)
 
 
+cdef class Block
+
+
 cdef class BlockPool:
     # Take from it and give to it with CXP_BY_INDEX, holding the GIL (or, on a
     # free-threaded build, the object's critical section): a pool that threads of
@@ -83,6 +87,8 @@ cdef class BlockPool:
     cdef double _timeout
     cdef bint _debug
     cdef bint _closed
+    cdef bint _slow               # debug, or somebody waited once: a give is more than
+                                  # a push
     cdef uint32_t _waiting        # len(_waiters)
     cdef uint32_t _deferred
     cdef uint64_t _waits
@@ -102,24 +108,28 @@ cdef class BlockPool:
     cdef int _check_open(self) except -1
     cdef int _check_index(self, int64_t index) except -1
     cdef int _forget_views(self) noexcept
+    cdef PyObject *_acquire_lease(self) except NULL
+    cdef Block _heap_block(self)
 
 
+# The fields of these two are raw references, owned unless said otherwise: their
+# allocation and deallocation are written by hand.
 cdef class _Lease:
-    cdef BlockPool pool
+    cdef PyObject *pool     # BlockPool; NULL while the lease sleeps
     cdef void *memory
     cdef uint32_t index
     cdef bint deferred
 
 
 cdef class Block:
-    cdef BlockPool _pool
-    cdef _Lease _lease
-    cdef object _view
-    cdef uint32_t _index
+    cdef PyObject *pool_    # BlockPool; NULL: the block is dead
+    cdef PyObject *lease_   # _Lease or NULL
+    cdef PyObject *view_    # memoryview over the lease, or NULL
+    cdef uint32_t index_
 
     cdef int _dead(self) except -1
     cdef _Lease _get_lease(self)
     cdef object _get_view(self)
     cdef bint _quiescent(self) noexcept
-    cdef int _let_go(self) noexcept
     cdef int _release(self, bint strict) except -1
+    cdef int _release_locked(self, bint strict) except -1

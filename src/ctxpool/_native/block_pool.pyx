@@ -15,7 +15,7 @@ threads only, and none of them can be subclassed.
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
-from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
+from cpython.exc cimport PyErr_Fetch, PyErr_Restore, PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
@@ -52,13 +52,23 @@ from ctxpool.stats import BlockPoolStats
 cnp.import_array()
 
 cdef extern from "lease.h":
-    const int CXP_KEEPS_VIEWS
+    ctypedef struct cxp_kept:
+        pass
+    PyObject *cxp_kept_take(cxp_kept *kept)
+    void cxp_kept_give(cxp_kept *kept, PyObject *object)
+    void cxp_set_dealloc(object type, void (*dealloc)(PyObject *) noexcept)
+    object cxp_owned(PyObject *new_reference)
+    const int CXP_HAS_GIL
+    uint32_t cxp_locked_take(PyObject *owner_of_pool, cxp_block_pool *pool,
+                             uint32_t owner, int *disturbed)
+    int cxp_locked_give(PyObject *owner_of_pool, cxp_block_pool *pool, uint32_t index,
+                        uint32_t owner)
     bint cxp_view_is_quiescent(PyObject *view, PyObject *lease, Py_ssize_t owners)
     bint cxp_view_is_released(PyObject *view)
     ctypedef struct PyArray_Descr:
         pass
     object cxp_array_over(PyArray_Descr *descr, int nd, cnp.npy_intp *dims, void *data,
-                          object base)
+                          PyObject *base)
     Py_ssize_t cxp_layout_bytes(PyArray_Descr *descr, int nd, const cnp.npy_intp *dims,
                                 size_t limit)
     PyArray_Descr *PyArray_DescrFromType(int typenum)
@@ -147,55 +157,155 @@ cdef void report_damage(BlockPool pool, uint32_t index) noexcept:
     PyErr_WriteUnraisable(pool)
 
 
+cdef cxp_kept kept_leases, kept_blocks
+
+
 @cython.final
 @cython.no_gc
-@cython.freelist(256)
 cdef class _Lease:
-    # A block's memory and the right to it. `pool` is None while the lease sleeps.
+    # A block's memory and the right to it.
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        if self.pool is None:
+        if self.pool == NULL:
             raise BlockReleasedError("the block was released")
         PyBuffer_FillInfo(buffer, self, self.memory,
-                          <Py_ssize_t>self.pool.c.block_size, 0, flags)
-
-    def __dealloc__(self):
-        cdef BlockPool pool = self.pool
-        if pool is None:
-            return
-        if self.index == HEAP:
-            free(self.memory)
-        # The pool, against its other threads: this may run in any of them.
-        with cython.critical_section(pool):
-            if self.deferred:
-                pool._deferred -= 1
-            if self.index == HEAP:
-                pool._heap_released += 1
-        if self.index != HEAP and pool._give(self.index, CXP_BY_LEASE) == 1:
-            report_damage(pool, self.index)
+                          <Py_ssize_t>(<BlockPool>self.pool).c.block_size, 0, flags)
 
 
-cdef int lease_out(_Lease lease, BlockPool pool, uint32_t index) except -1:
-    """Let *lease* own the block. On failure the block is still the caller's."""
+cdef void lease_dealloc(PyObject *op) noexcept:
+    cdef PyObject *pool = (<_Lease>op).pool
+    cdef uint32_t index = (<_Lease>op).index
+    cdef bint deferred = (<_Lease>op).deferred
+    cdef void *memory = (<_Lease>op).memory
+    (<_Lease>op).pool = NULL
+    cxp_kept_give(&kept_leases, op)
+    if pool == NULL:
+        return
     if index == HEAP:
-        if posix_memalign(&lease.memory, max(pool._alignment, sizeof(void *)),
-                          pool.c.block_size):
-            with cython.critical_section(pool):  # its counters
-                pool._heap_released += 1
-            raise MemoryError(f"no {pool.c.block_size} bytes on the heap")
-        if pool.c.flags & (CXP_ZERO_ON_TAKE | CXP_ZERO_ON_GIVE):
-            memset(lease.memory, 0, pool.c.block_size)
+        free(memory)
+    if deferred or index == HEAP:
+        # The pool, against its other threads: this may run in any of them.
+        with cython.critical_section(<BlockPool>pool):
+            (<BlockPool>pool)._deferred -= deferred
+            (<BlockPool>pool)._heap_released += index == HEAP
+    if index != HEAP:
+        give_quietly(<BlockPool>pool, index)
+    Py_DECREF(<object>pool)
+
+
+cdef void give_quietly(BlockPool pool, uint32_t index) noexcept:
+    """From a finalizer, where an exception may be on its way."""
+    cdef PyObject *kind
+    cdef PyObject *value
+    cdef PyObject *trace
+    if not pool._slow:
+        cxp_locked_give(<PyObject *>pool, &pool.c, index, CXP_BY_LEASE)
+        return
+    PyErr_Fetch(&kind, &value, &trace)
+    if pool._give(index, CXP_BY_LEASE) == 1:
+        report_damage(pool, index)
+    PyErr_Restore(kind, value, trace)
+
+
+cdef PyObject *new_lease(BlockPool pool, uint32_t index, bint ours) except NULL:
+    """A new reference to a lease that owns the block.
+
+    One of the caller's references to the pool becomes the lease's. On failure that one
+    is still the caller's; so is the block, but one that is *ours* goes back.
+    """
+    cdef PyObject *op = cxp_kept_take(&kept_leases)
+    cdef void *memory
+    if op == NULL:
+        try:
+            lease = _Lease.__new__(_Lease)
+        except MemoryError:
+            if ours:
+                abandon(pool, index)
+            raise
+        Py_INCREF(lease)
+        op = <PyObject *>lease
+    if index != HEAP:
+        memory = cxp_block_pool_at(&pool.c, index)
+    elif posix_memalign(&memory, max(pool._alignment, sizeof(void *)),
+                        pool.c.block_size):
+        cxp_kept_give(&kept_leases, op)
+        abandon(pool, index)
+        raise MemoryError(f"no {pool.c.block_size} bytes on the heap")
+    elif pool.c.flags & (CXP_ZERO_ON_TAKE | CXP_ZERO_ON_GIVE):
+        memset(memory, 0, pool.c.block_size)
+    (<_Lease>op).memory = memory
+    (<_Lease>op).index = index
+    (<_Lease>op).deferred = False
+    (<_Lease>op).pool = <PyObject *>pool
+    return op
+
+
+cdef int abandon(BlockPool pool, uint32_t index) except -1:
+    """Give back a block for which there is no memory to make an object."""
+    if index == HEAP:
+        with cython.critical_section(pool):  # its counters
+            pool._heap_released += 1
     else:
-        lease.memory = cxp_block_pool_at(&pool.c, index)
-    lease.index = index
-    lease.deferred = False
-    lease.pool = pool
+        give_quietly(pool, index)
     return 0
 
 
+cdef PyObject *new_block(BlockPool pool, uint32_t index) except NULL:
+    """A new reference to the block that owns *index*; on failure it goes back."""
+    # Raw, as an INCREF that a DECREF follows stalls the processor from 3.12 on: it
+    # stores the half of the count, and then loads the whole.
+    cdef PyObject *op = cxp_kept_take(&kept_blocks)
+    if op == NULL:
+        try:
+            block = Block.__new__(Block)
+        except MemoryError:
+            abandon(pool, index)
+            raise
+        Py_INCREF(block)
+        op = <PyObject *>block
+    Py_INCREF(pool)
+    (<Block>op).index_ = index
+    (<Block>op).pool_ = <PyObject *>pool
+    return op
+
+
+cdef void block_dealloc(PyObject *op) noexcept:
+    if (<Block>op).pool_ != NULL:
+        let_go(op)
+    cxp_kept_give(&kept_blocks, op)
+
+
+cdef void let_go(PyObject *op) noexcept:
+    """Make a block dead, and give its slot back or leave it to its lease."""
+    cdef PyObject *owner = (<Block>op).pool_  # the lease's reference, if there is one
+    cdef PyObject *lease = (<Block>op).lease_
+    cdef PyObject *view = (<Block>op).view_
+    cdef uint32_t index = (<Block>op).index_
+    (<Block>op).pool_ = NULL
+    if lease != NULL:
+        (<Block>op).lease_ = (<Block>op).view_ = NULL
+        if (CXP_HAS_GIL and view != NULL and index != HEAP
+                and not (<BlockPool>owner)._closed
+                and (<BlockPool>owner)._views[index] == NULL
+                and cxp_view_is_quiescent(view, lease, 2)):
+            (<_Lease>lease).pool = NULL
+            (<BlockPool>owner)._views[index] = view
+            Py_DECREF(<object>lease)
+            give_quietly(<BlockPool>owner, index)
+        else:
+            Py_INCREF(<object>owner)
+            with cython.critical_section(<BlockPool>owner):  # its counters
+                (<_Lease>lease).deferred = True
+                (<BlockPool>owner)._deferred += 1
+            Py_XDECREF(view)
+            Py_DECREF(<object>lease)  # the last reference, or another holder has one
+    else:
+        give_quietly(<BlockPool>owner, index)
+    Py_DECREF(<object>owner)
+
+
 @cython.final
 @cython.no_gc
-@cython.freelist(256)
 cdef class Block:
     """Block()
 --
@@ -217,113 +327,85 @@ A block of a pool, held until it is released.
     def __init__(self):
         raise TypeError("blocks are made by BlockPool.acquire()")
 
-    def __dealloc__(self):
-        if self._pool is not None:
-            self._let_go()
-
     cdef int _dead(self) except -1:
         raise BlockReleasedError("the block was released")
 
     cdef _Lease _get_lease(self):
         # Under the block's critical section; the block is alive.
-        cdef BlockPool pool = self._pool
-        cdef _Lease lease = self._lease
+        cdef BlockPool pool = <BlockPool>self.pool_
+        cdef _Lease lease
         cdef PyObject *view
-        if lease is not None:
-            return lease
-        if CXP_KEEPS_VIEWS and self._index != HEAP:
-            view = <PyObject *>pool._views[self._index]
+        if self.lease_ != NULL:
+            return <_Lease>self.lease_
+        if CXP_HAS_GIL and self.index_ != HEAP:
+            view = <PyObject *>pool._views[self.index_]
             if view != NULL:
-                pool._views[self._index] = NULL
-                lease = <_Lease>PyMemoryView_GET_BASE(view)
-                if cxp_view_is_quiescent(view, <PyObject *>lease, 2):
-                    lease.pool = pool
+                pool._views[self.index_] = NULL
+                if cxp_view_is_quiescent(view, PyMemoryView_GET_BASE(view), 1):
+                    lease = <_Lease>PyMemoryView_GET_BASE(view)
                     lease.deferred = False
-                    self._lease = lease
-                    self._view = <object>view
-                    Py_DECREF(<object>view)
+                    lease.pool = self.pool_
+                    self.view_ = view
+                    Py_INCREF(lease)
+                    self.lease_ = <PyObject *>lease
                     return lease
                 Py_DECREF(<object>view)
-        lease = _Lease.__new__(_Lease)
-        lease_out(lease, pool, self._index)
-        self._lease = lease
-        return lease
+        self.lease_ = new_lease(pool, self.index_, False)
+        return <_Lease>self.lease_
 
     cdef object _get_view(self):
-        # Under the block's critical section; the block is alive.
+        # Under the block's critical section.
         cdef _Lease lease
-        if self._view is not None and not cxp_view_is_released(<PyObject *>self._view):
-            return self._view
-        self._view = None
+        cdef PyObject *old = self.view_
+        if self.pool_ == NULL:
+            self._dead()
+        if old != NULL:
+            if not cxp_view_is_released(old):
+                return <object>old
+            self.view_ = NULL
+            Py_DECREF(<object>old)
         lease = self._get_lease()
-        if self._view is None:
-            self._view = PyMemoryView_FromObject(lease)
-        return self._view
+        if self.view_ == NULL:
+            view = PyMemoryView_FromObject(lease)
+            Py_INCREF(view)
+            self.view_ = <PyObject *>view
+        return <object>self.view_
 
     cdef bint _quiescent(self) noexcept:
         """Whether nobody but this block reaches its memory."""
-        cdef PyObject *lease = <PyObject *>self._lease
-        cdef PyObject *view = <PyObject *>self._view
-        if self._view is None or cxp_view_is_released(view):
-            return Py_REFCNT(lease) == 1
-        return cxp_view_is_quiescent(view, lease, 2)
-
-    cdef int _let_go(self) noexcept:
-        """Make the block dead, and give its slot back or leave it to its lease."""
-        cdef BlockPool pool = self._pool
-        cdef _Lease lease
-        cdef int state
-        self._pool = None
-        if self._lease is None:
-            state = pool._give(self._index, CXP_BY_LEASE)
-        elif (CXP_KEEPS_VIEWS and self._view is not None and self._index != HEAP
-              and not pool._closed and pool._views[self._index] == NULL
-              and cxp_view_is_quiescent(<PyObject *>self._view,
-                                        <PyObject *>self._lease, 2)):
-            self._lease.pool = None
-            self._lease = None
-            Py_INCREF(self._view)
-            pool._views[self._index] = <PyObject *>self._view
-            self._view = None
-            state = pool._give(self._index, CXP_BY_LEASE)
-        else:
-            lease = self._lease
-            with cython.critical_section(pool):  # its counters
-                lease.deferred = True
-                pool._deferred += 1
-            self._view = self._lease = None
-            lease = None  # the last reference, or another holder has one
-            return 0
-        if state == 1:
-            report_damage(pool, self._index)
-        return 0
+        if self.view_ == NULL or cxp_view_is_released(self.view_):
+            return Py_REFCNT(self.lease_) == 1
+        return cxp_view_is_quiescent(self.view_, self.lease_, 2)
 
     cdef int _release(self, bint strict) except -1:
-        cdef BlockPool pool
-        cdef bint damaged = False
+        if CXP_HAS_GIL:
+            return self._release_locked(strict)
         # The block, against a thread that releases it or asks for its view too.
         with cython.critical_section(self):
-            pool = self._pool
-            if pool is None:
-                self._dead()
-            if strict and self._lease is not None and not self._quiescent():
-                raise BlockInUseError(
-                    f"{self!r} is still reachable: a view or an array of it is alive"
-                )
-            if pool._debug and self._index != HEAP:
-                damaged = cxp_block_pool_mend(&pool.c, self._index)
-            self._let_go()
+            return self._release_locked(strict)
+
+    cdef int _release_locked(self, bint strict) except -1:
+        cdef bint damaged = False
+        if self.pool_ == NULL:
+            self._dead()
+        if strict and self.lease_ != NULL and not self._quiescent():
+            raise BlockInUseError(
+                f"{self!r} is still reachable: a view or an array of it is alive"
+            )
+        if (<BlockPool>self.pool_)._debug and self.index_ != HEAP:
+            damaged = cxp_block_pool_mend(&(<BlockPool>self.pool_).c, self.index_)
+        let_go(<PyObject *>self)
         if damaged:
-            raise damage(self._index)
+            raise damage(self.index_)
         return 0
 
     @property
     def view(self):
         """The block's bytes: a writable memoryview of format ``B``. O(1)."""
+        if CXP_HAS_GIL:
+            return self._get_view()
         # The block, against a thread that releases it.
         with cython.critical_section(self):
-            if self._pool is None:
-                self._dead()
             return self._get_view()
 
     def array(self, dtype=None, shape=None):
@@ -349,51 +431,51 @@ A block of a pool, held until it is released.
         ValueError
             The array is larger than the block, or its items are objects.
         """
-        cdef BlockPool pool = self._pool
         cdef _Lease lease
         cdef Layout layout
-        if pool is None:
-            self._dead()
+        cdef BlockPool pool = self.pool
         parse_layout(&layout, pool.c.block_size, dtype, shape)
         try:
             with cython.critical_section(self):  # as in view
-                if self._pool is None:
+                if self.pool_ == NULL:
                     self._dead()
                 lease = self._get_lease()
         except BaseException:
             Py_DECREF(<object>layout.descr)
             raise
-        return cxp_array_over(layout.descr, layout.nd, layout.dims, lease.memory, lease)
+        Py_INCREF(lease)
+        return cxp_array_over(layout.descr, layout.nd, layout.dims, lease.memory,
+                              <PyObject *>lease)
 
     @property
     def index(self):
         """The block's number in its pool, or -1 for one from the heap."""
-        if self._pool is None:
+        if self.pool_ == NULL:
             self._dead()
-        return -1 if self._index == HEAP else <int64_t>self._index
+        return -1 if self.index_ == HEAP else <int64_t>self.index_
 
     @property
     def address(self):
         """Where the block's memory begins."""
         with cython.critical_section(self):  # as in view
-            if self._pool is None:
+            if self.pool_ == NULL:
                 self._dead()
-            if self._index == HEAP:
+            if self.index_ == HEAP:
                 return <size_t>self._get_lease().memory
-            return <size_t>cxp_block_pool_at(&self._pool.c, self._index)
+            return <size_t>cxp_block_pool_at(&(<BlockPool>self.pool_).c, self.index_)
 
     @property
     def pool(self):
         """The pool that the block belongs to."""
-        cdef BlockPool pool = self._pool
-        if pool is None:
-            self._dead()
-        return pool
+        with cython.critical_section(self):  # as in view
+            if self.pool_ == NULL:
+                self._dead()
+            return <object>self.pool_
 
     @property
     def released(self):
         """Whether the block was given back."""
-        return self._pool is None
+        return self.pool_ == NULL
 
     def release(self, bint strict=False):
         """Give the block back. O(1).
@@ -421,18 +503,19 @@ A block of a pool, held until it is released.
 
     def __len__(self):
         """Bytes of the block."""
-        cdef BlockPool pool = self._pool
-        if pool is None:
-            self._dead()
+        cdef BlockPool pool = self.pool
         return <Py_ssize_t>pool.c.block_size
 
     def __enter__(self):
-        if self._pool is None:
+        if self.pool_ == NULL:
             self._dead()
         return self
 
     def __exit__(self, exc_type, exc, tb):
-        if self._pool is None:
+        if self.pool_ == NULL:
+            return
+        if CXP_HAS_GIL and not (<BlockPool>self.pool_)._slow:
+            let_go(<PyObject *>self)
             return
         try:
             self._release(False)
@@ -443,11 +526,13 @@ A block of a pool, held until it is released.
             exc.add_note(f"and on release: {error}")
 
     def __repr__(self):
-        cdef BlockPool pool = self._pool
-        if pool is None:
-            return "<Block, released>"
-        index = -1 if self._index == HEAP else <int64_t>self._index
-        return f"<Block {index} of {pool.c.block_size} bytes>"
+        cdef BlockPool pool
+        with cython.critical_section(self):  # as in view
+            if self.pool_ == NULL:
+                return "<Block, released>"
+            pool = <BlockPool>self.pool_
+            index = -1 if self.index_ == HEAP else <int64_t>self.index_
+            return f"<Block {index} of {pool.c.block_size} bytes>"
 
     def __reduce__(self):
         raise TypeError("cannot pickle a Block: its memory belongs to this process")
@@ -573,7 +658,7 @@ Blocks of equal size, made at once and used again and again.
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be text or None, not {name!r}")
         self._name = name
-        self._debug = debug
+        self._debug = self._slow = debug
         if zero == "acquire":
             flags |= CXP_ZERO_ON_TAKE
         elif zero == "release":
@@ -586,7 +671,7 @@ Blocks of equal size, made at once and used again and again.
         if cxp_block_pool_init(&self.c, size, n, most, self._alignment, flags, huge,
                                fault):
             raise MemoryError(f"no room for {most} blocks of {size} bytes")
-        if CXP_KEEPS_VIEWS:
+        if CXP_HAS_GIL:
             self._views = <void **>PyMem_Calloc(most, sizeof(void *))
             if self._views == NULL:
                 raise MemoryError()
@@ -665,9 +750,7 @@ Blocks of equal size, made at once and used again and again.
     cdef uint32_t _take(self, uint32_t owner, object timeout, bint heap) except? 0xFFFFFFFF:
         cdef int disturbed = 0
         cdef uint32_t index
-        # The pool, against its other threads.
-        with cython.critical_section(self):
-            index = cxp_block_pool_take_checked(&self.c, owner, &disturbed)
+        index = cxp_locked_take(<PyObject *>self, &self.c, owner, &disturbed)
         if index == CXP_NO_BLOCK:
             index = self._take_slow(owner, timeout, heap)
         if self._debug:
@@ -716,6 +799,7 @@ Blocks of equal size, made at once and used again and again.
             if index == CXP_NO_BLOCK:
                 self._waiters.append(waiter)
                 self._waiting += 1
+                self._slow = True
         if index != CXP_NO_BLOCK:
             return index
         try:
@@ -775,6 +859,22 @@ Blocks of equal size, made at once and used again and again.
             f"{self.c.blocks} blocks free, {n} needed; {advice}"
         )
 
+    cdef PyObject *_acquire_lease(self) except NULL:
+        """A new reference to the lease of a block that has no Block."""
+        cdef uint32_t index = self._take(CXP_BY_LEASE, None, True)
+        cdef PyObject *lease = new_lease(self, index, True)
+        Py_INCREF(self)
+        return lease
+
+    cdef Block _heap_block(self):
+        """A Block from the heap: its lease, which owns the memory, is made at once."""
+        cdef Block block = Block.__new__(Block)
+        block.lease_ = new_lease(self, HEAP, True)
+        block.index_ = HEAP
+        Py_INCREF(self)
+        block.pool_ = <PyObject *>self
+        return block
+
     # -- blocks ----------------------------------------------------------------------
 
     def acquire(self, timeout=None):
@@ -802,13 +902,10 @@ Blocks of equal size, made at once and used again and again.
             The pool is in debug mode, and the block was written to while it was free.
             The block is handed out at the next acquire.
         """
-        cdef Block block = Block.__new__(Block)
         cdef uint32_t index = self._take(CXP_BY_LEASE, timeout, True)
-        block._index = index
-        block._pool = self
         if index == HEAP:
-            block._get_lease()
-        return block
+            return self._heap_block()
+        return cxp_owned(new_block(self, index))
 
     def try_acquire(self):
         """A free block, or None. Never waits, never takes from the heap. O(1).
@@ -818,7 +915,6 @@ Blocks of equal size, made at once and used again and again.
         PoolClosedError
             The pool is closed.
         """
-        cdef Block block = Block.__new__(Block)
         cdef int disturbed = 0
         cdef uint32_t index
         self._check_open()
@@ -831,9 +927,7 @@ Blocks of equal size, made at once and used again and again.
             return None
         if self._debug:
             self._inspect(index, CXP_BY_LEASE, disturbed)
-        block._index = index
-        block._pool = self
-        return block
+        return cxp_owned(new_block(self, index))
 
     def acquire_many(self, n):
         """*n* blocks, or none and an error. Never waits. O(n).
@@ -845,7 +939,6 @@ Blocks of equal size, made at once and used again and again.
         PoolClosedError
             The pool is closed.
         """
-        cdef Block block
         cdef list blocks
         cdef Py_ssize_t i
         cdef uint32_t *indices
@@ -855,16 +948,19 @@ Blocks of equal size, made at once and used again and again.
         if number > self.c.max_blocks:
             self._check_open()
             self._refuse(min(number, sys.maxsize))
-        blocks = [Block.__new__(Block) for _ in range(number)]
+        blocks = [None] * number
         indices = <uint32_t *>malloc(max(<size_t>number, 1) * sizeof(uint32_t))
         if indices == NULL:
             raise MemoryError()
+        i = number
         try:
             self._take_many(CXP_BY_LEASE, indices, <size_t>number)
             for i in range(number):
-                block = <Block>blocks[i]
-                block._index = indices[i]
-                block._pool = self
+                blocks[i] = cxp_owned(new_block(self, indices[i]))
+        except BaseException:  # block i is back already
+            for i in range(i + 1, number):
+                give_quietly(self, indices[i])
+            raise
         finally:
             free(indices)
         return blocks
@@ -881,11 +977,11 @@ Blocks of equal size, made at once and used again and again.
         BlockReleasedError, BlockInUseError, CorruptionError
             As :meth:`Block.release`.
         """
-        cdef BlockPool pool
+        cdef PyObject *pool
         if not isinstance(block, Block):
             raise TypeError(f"release() takes a Block, not {block!r}")
-        pool = (<Block>block)._pool
-        if pool is not None and pool is not self:
+        pool = (<Block>block).pool_
+        if pool != NULL and pool != <PyObject *>self:
             raise ValueError(f"{block!r} belongs to another pool")
         (<Block>block)._release(strict)
 
@@ -912,18 +1008,22 @@ Blocks of equal size, made at once and used again and again.
         PoolExhaustedError, PoolTimeoutError, PoolClosedError, CorruptionError
             As :meth:`acquire`.
         """
-        cdef _Lease lease
         cdef Layout layout
-        cdef uint32_t index
-        parse_layout(&layout, self.c.block_size, dtype, shape)
-        try:
-            lease = _Lease.__new__(_Lease)
-            index = self._take(CXP_BY_LEASE, None, True)
-            lease_out(lease, self, index)
-        except BaseException:
-            Py_DECREF(<object>layout.descr)
-            raise
-        return cxp_array_over(layout.descr, layout.nd, layout.dims, lease.memory, lease)
+        cdef PyObject *lease
+        if dtype is None and shape is None:
+            layout.nd = 1
+            layout.dims[0] = <cnp.npy_intp>self.c.block_size
+            lease = self._acquire_lease()
+            layout.descr = PyArray_DescrFromType(cnp.NPY_UINT8)
+        else:
+            parse_layout(&layout, self.c.block_size, dtype, shape)
+            try:
+                lease = self._acquire_lease()
+            except BaseException:
+                Py_DECREF(<object>layout.descr)
+                raise
+        return cxp_array_over(layout.descr, layout.nd, layout.dims,
+                              (<_Lease>lease).memory, lease)
 
     # -- blocks by number ------------------------------------------------------------
 
@@ -949,11 +1049,19 @@ Blocks of equal size, made at once and used again and again.
             No such block is out by its number: it is free, or a :class:`Block`'s.
         """
         cdef int state = -1
-        number = operator.index(index)
+        cdef Py_ssize_t number = -1
+        try:
+            number = index
+        except OverflowError:
+            number = -1
         if 0 <= number < self.c.blocks:
-            state = self._give(<uint32_t>number, CXP_BY_INDEX)
+            if self._slow:
+                state = self._give(<uint32_t>number, CXP_BY_INDEX)
+            else:
+                state = cxp_locked_give(<PyObject *>self, &self.c, <uint32_t>number,
+                                        CXP_BY_INDEX)
         if state < 0:
-            raise ValueError(f"block {number} was not allocated by number")
+            raise ValueError(f"block {index} was not allocated by number")
         if state > 0:
             raise damage(<uint32_t>number)
 
@@ -1214,3 +1322,7 @@ Blocks of equal size, made at once and used again and again.
 
     def __reduce__(self):
         raise TypeError("cannot pickle a BlockPool: its memory belongs to this process")
+
+
+cxp_set_dealloc(_Lease, lease_dealloc)
+cxp_set_dealloc(Block, block_dealloc)

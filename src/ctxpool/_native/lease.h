@@ -6,6 +6,44 @@
 
 #include <numpy/arrayobject.h>
 
+#include "ctxpool/block_pool.h"
+
+/* The hot calls on a pool, against its other threads. cython.critical_section is free
+ * of a lock on builds with a GIL, but not of an INCREF and a DECREF of the object: from
+ * CPython 3.12 on these stall the processor (the one stores half of the count, the
+ * other loads the whole), for longer than all of a take. */
+#ifdef Py_GIL_DISABLED
+#define CXP_HAS_GIL 0
+#define CXP_LOCK(object) Py_BEGIN_CRITICAL_SECTION(object)
+#define CXP_UNLOCK() Py_END_CRITICAL_SECTION()
+#else
+#define CXP_HAS_GIL 1
+#define CXP_LOCK(object) (void)(object);
+#define CXP_UNLOCK()
+#endif
+
+static inline uint32_t
+cxp_locked_take(PyObject *owner_of_pool, cxp_block_pool *pool, uint32_t owner,
+                int *disturbed)
+{
+    uint32_t index;
+    CXP_LOCK(owner_of_pool)
+    index = cxp_block_pool_take_checked(pool, owner, disturbed);
+    CXP_UNLOCK()
+    return index;
+}
+
+static inline int
+cxp_locked_give(PyObject *owner_of_pool, cxp_block_pool *pool, uint32_t index,
+                uint32_t owner)
+{
+    int state;
+    CXP_LOCK(owner_of_pool)
+    state = cxp_block_pool_give(pool, index, owner);
+    CXP_UNLOCK()
+    return state;
+}
+
 /* Whether nobody but its block reaches the memory behind a view: nobody else has the
  * view, a buffer or a slice of it, a weak reference to it, or its lease. `owners`
  * counts the references to the lease that are the block's and the view's own.
@@ -27,22 +65,64 @@ cxp_view_is_released(PyObject *view)
     return (((PyMemoryViewObject *)view)->flags & _Py_MEMORYVIEW_RELEASED) != 0;
 }
 
-#ifdef Py_GIL_DISABLED
-#define CXP_KEEPS_VIEWS 0
-#else
-#define CXP_KEEPS_VIEWS 1
-#endif
+/* Dead objects of one type, to be used again without malloc: an allocation by Cython
+ * or CPython would cost more than all else that an acquire does. Free-threaded builds
+ * have a quick malloc of each thread's own, and keep none. */
+#define CXP_KEPT_OBJECTS 256
+typedef struct cxp_kept {
+    int n;
+    PyObject *object[CXP_KEPT_OBJECTS];
+} cxp_kept;
 
-/* A writable C-contiguous array of `descr` (its reference is stolen) over `data`,
- * kept alive by `base`; NULL with an exception. */
+/* A reborn object with the fields it died with, or NULL: make one. */
+static inline PyObject *
+cxp_kept_take(cxp_kept *kept)
+{
+#ifndef Py_GIL_DISABLED
+    if (kept->n) {
+        PyObject *object = kept->object[--kept->n];
+        Py_SET_REFCNT(object, 1);
+        return object;
+    }
+#endif
+    (void)kept;
+    return NULL;
+}
+
+/* In tp_dealloc, of an object whose references are all given up. */
+static inline void
+cxp_kept_give(cxp_kept *kept, PyObject *object)
+{
+#ifndef Py_GIL_DISABLED
+    if (kept->n < CXP_KEPT_OBJECTS) {
+        kept->object[kept->n++] = object;
+        return;
+    }
+#endif
+    (void)kept;
+    Py_TYPE(object)->tp_free(object);
+}
+
+/* For Cython, to which a function's result is a new reference. */
+#define cxp_owned(object) (object)
+
+static inline void
+cxp_set_dealloc(PyObject *type, void (*dealloc)(PyObject *))
+{
+    ((PyTypeObject *)type)->tp_dealloc = dealloc;
+}
+
+/* A writable C-contiguous array of `descr` over `data`, kept alive by `base`: it steals
+ * a reference to both. NULL with an exception. */
 static inline PyObject *
 cxp_array_over(PyArray_Descr *descr, int nd, npy_intp *dims, void *data, PyObject *base)
 {
     PyObject *array = PyArray_NewFromDescr(&PyArray_Type, descr, nd, dims, NULL, data,
                                            NPY_ARRAY_CARRAY, NULL);
-    if (array == NULL)
+    if (array == NULL) {
+        Py_DECREF(base);
         return NULL;
-    Py_INCREF(base);
+    }
     if (PyArray_SetBaseObject((PyArrayObject *)array, base) < 0) {
         Py_DECREF(array);
         return NULL;

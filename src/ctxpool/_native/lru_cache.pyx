@@ -28,6 +28,9 @@ cdef extern from "lru_cache_impl.h":
         CXP_CAPACITY
         CXP_EXPIRED
         CXP_RESIZE
+        CXP_STORED
+        CXP_EVICTED
+        CXP_LONG_WAY
 
     ctypedef struct cxp_dead_entry:
         PyObject *key
@@ -58,7 +61,7 @@ cdef extern from "lru_cache_impl.h":
     void cxp_track_for(object self, int *tracked, object key, object value)
     void cxp_track(object self, int *tracked)
     void cxp_untrack(object self, int *tracked)
-    int cxp_store(object self, cxp_lru_table *t, uint32_t capacity, int *tracked,
+    int cxp_store(object self, cxp_lru_table *t, uint32_t *capacity, int *tracked,
                   uint64_t *evicted, object key, object value, PyObject **old_key,
                   PyObject **old_value) except -1
     cxp_record *cxp_records(object self, cxp_lru_table *t, bint by_use,
@@ -315,21 +318,25 @@ cdef int take(LRUCache self, object key, bint count, PyObject **old_key,
     return e != 0
 
 
+cdef object too_large(LRUCache self, size):
+    return ValueTooLargeError(f"value too large: size {size!r}, maxsize {self.bound!r}")
+
+
 cdef int put_locked(LRUCache self, object key, object value, Put *put,
                     cxp_dead *dead) except -1:
     """Store. MAKE_ROOM: an overridden popitem has to be called first."""
     cdef cxp_lru_table *t = &self.table
     cdef uint32_t e, victim
-    cdef int i
-    if ((self.sized and cxp_lru_use_sizes(t))
-            or (put.ttl > 0 and cxp_lru_use_due(t))):
-        raise MemoryError("no memory to store an entry")
-    for i in range(DUE_PER_STORE):
+    cdef int _i
+    for _i in range(DUE_PER_STORE):
         e = cxp_lru_first_due(t, put.now)
         if not e:
             break
         evict(self, e, CXP_EXPIRED, dead)
-    e = cxp_find(t, key, put.tag)
+    e = cxp_find(t, key, put.tag)  # whatever we knew of the cache may be false now
+    if ((self.sized and cxp_lru_use_sizes(t))
+            or (put.ttl > 0 and cxp_lru_use_due(t))):
+        raise MemoryError("no memory to store an entry")
     if e and cxp_lru_is_due(t, e, put.now):
         evict(self, e, CXP_EXPIRED, dead)
         e = 0
@@ -355,6 +362,8 @@ cdef int put_locked(LRUCache self, object key, object value, Put *put,
         if victim == e:
             e = 0
     if not t.used:
+        if put.size > self.most:
+            raise too_large(self, put.size)
         self.fractional = False
     if e:
         put.old = <PyObject *>t.entries[e].value
@@ -388,10 +397,8 @@ cdef object put(LRUCache self, object key, object value, double ttl, bint keep):
     if self.sized:
         size = support.checked_size(self.getsizeof(value))
         put.fractional = type(size) is float
-    if size > self.bound:
-        raise ValueTooLargeError(
-            f"value too large: size {size!r}, maxsize {self.bound!r}"
-        )
+    if size > self.maxsize:
+        raise too_large(self, size)
     put.size = size
     put.ttl = ttl
     put.keep = keep
@@ -538,7 +545,7 @@ cdef class LRUCache:
         configure(self, maxsize, getsizeof, ttl, preallocate, on_evict, timer)
 
     def _snapshot(self):
-        """The pairs in the order of insertion; by self[key] where that is overridden."""
+        """The pairs in the order of insertion; by self[key] if that is overridden."""
         if self.hooks & GETITEM:
             return [(key, self[key]) for key in self if key in self]
         return listing(self, True, False)
@@ -559,10 +566,13 @@ cdef class LRUCache:
         cdef PyObject *old_key
         cdef PyObject *old_value
         cdef cxp_dead dead
-        if not self.plain or self.table.due_count:
+        cdef int done = CXP_LONG_WAY
+        if self.plain and not self.table.due_count:
+            done = cxp_store(self, &self.table, &self.capacity, &self.tracked,
+                             self.evicted, key, value, &old_key, &old_value)
+        if done == CXP_LONG_WAY:
             put(self, key, value, self.seconds, False)
-        elif not cxp_store(self, &self.table, self.capacity, &self.tracked,
-                           self.evicted, key, value, &old_key, &old_value):
+        elif done == CXP_EVICTED:
             if self.on_evict is None:
                 Py_XDECREF(old_key)
                 Py_XDECREF(old_value)
@@ -590,7 +600,7 @@ cdef class LRUCache:
         raise KeyError(key)
 
     def __missing__(self, key):
-        """What ``cache[key]`` does when *key* is absent: raise KeyError. To override."""
+        """What ``cache[key]`` does when *key* is absent: raise KeyError."""
         raise KeyError(key)
 
     def __setitem__(self, key, value):
@@ -656,7 +666,8 @@ cdef class LRUCache:
 
     @cython.embedsignature(False)
     def pop(self, key, default=NO_DEFAULT):
-        """pop($self, key, default='<no default>')\n--\n\nRemove *key* and return its value; else *default* if given.
+        """pop($self, key, default='<no default>')\n--\n
+        Remove *key* and return its value; else *default* if given.
 
         Raises
         ------
@@ -787,7 +798,8 @@ cdef class LRUCache:
 
     @cython.embedsignature(False)
     def set(self, key, value, *, ttl=MISSING):
-        """set($self, key, value, *, ttl='<no default>')\n--\n\nStore *value* under *key*.
+        """set($self, key, value, *, ttl='<no default>')\n--\n
+        Store *value* under *key*.
 
         Parameters
         ----------
@@ -1000,7 +1012,7 @@ cdef class LRUCache:
         return copyreg.__newobj__, (type(self),), self.__getstate__()
 
     def __getstate__(self):
-        """Everything but the counts: sizes, time left, the orders of insertion and use."""
+        """Everything but the counts: sizes, time left, both orders."""
         cdef Py_ssize_t count, i
         cdef cxp_record *records
         cdef double now
@@ -1015,8 +1027,8 @@ cdef class LRUCache:
                 left = None if records[i].due == INFINITY else records[i].due - now
                 if not self.fractional:
                     size = int(size)
-                items.append((cxp_shared(records[i].key), cxp_shared(records[i].value),
-                              size, left))
+                pair = cxp_shared(records[i].key), cxp_shared(records[i].value)
+                items.append((*pair, size, left))
                 recency[records[i].rank] = i
         finally:
             cxp_free_records(records, count)
@@ -1059,7 +1071,6 @@ cdef class LRUCache:
             self.touch(state["items"][place][0])
         with cython.critical_section(self):
             self.table.inserts = self.table.hits = self.table.misses = 0
-
 
 
 cdef LRUCache specimen = LRUCache(0)

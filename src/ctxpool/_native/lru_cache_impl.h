@@ -256,16 +256,18 @@ cxp_track_for(PyObject *self, int *tracked, PyObject *key, PyObject *value)
         cxp_track(self, tracked);
 }
 
-/* Store, where each entry counts 1 and none has a due time. 1: done. 0: done, and
- * *old_key, *old_value were evicted (the caller's now). -1: an exception is set. */
+enum { CXP_STORED, CXP_EVICTED, CXP_LONG_WAY };
+
+/* Store, where each entry counts 1 and none has a due time. CXP_EVICTED: *old_key and
+ * *old_value went, and are the caller's. CXP_LONG_WAY: not done. -1: an exception. */
 static inline int
-cxp_store(PyObject *self, cxp_lru_table *t, uint32_t capacity, int *tracked,
+cxp_store(PyObject *self, cxp_lru_table *t, const uint32_t *capacity, int *tracked,
           uint64_t *evicted, PyObject *key, PyObject *value, PyObject **old_key,
           PyObject **old_value)
 {
     uint32_t tag, e;
-    int result = 1;
-    PyObject *dead_key = NULL, *dead_value = NULL;
+    int result = CXP_STORED;
+    PyObject *replaced = NULL;
     if (CXP_UNLIKELY(cxp_key_tag(key, &tag)))
         return -1;
     /* On self: against any other call on this cache. */
@@ -273,41 +275,37 @@ cxp_store(PyObject *self, cxp_lru_table *t, uint32_t capacity, int *tracked,
     e = cxp_find(t, key, tag);
     if (CXP_UNLIKELY(e == CXP_ERROR))
         result = -1;
+    else if (CXP_UNLIKELY(t->due_count || !*capacity || t->next_seq == UINT32_MAX))
+        result = CXP_LONG_WAY; /* only now, or so rare that it may cost more */
     else if (e) {
-        if (t->due_count) /* since the caller looked */
-            cxp_lru_no_due(t, e);
         cxp_track_for(self, tracked, value, value);
-        dead_value = t->entries[e].value;
+        replaced = t->entries[e].value;
         Py_INCREF(value);
         t->entries[e].value = value;
         cxp_lru_promote(t, e);
     } else {
-        if (t->used >= capacity) {
+        if (t->used >= *capacity) { /* the insertion takes its place: it cannot fail */
             e = cxp_lru_oldest(t);
-            dead_key = t->entries[e].key;
-            dead_value = t->entries[e].value;
+            *old_key = t->entries[e].key;
+            *old_value = t->entries[e].value;
             cxp_lru_remove(t, e);
             *evicted += 1;
-            result = 0;
+            result = CXP_EVICTED;
         }
         if (CXP_LIKELY(cxp_lru_insert(t, key, value, tag))) {
             Py_INCREF(key);
             Py_INCREF(value);
             cxp_track_for(self, tracked, key, value);
-        } else /* cannot be after a removal: its place is free */
+        } else
             result = -2;
     }
     CXP_END();
-    if (result == 0) {
-        *old_key = dead_key;
-        *old_value = dead_value;
-    } else {
-        Py_XDECREF(dead_key);
-        Py_XDECREF(dead_value);
-        if (result == -2)
-            PyErr_NoMemory();
+    Py_XDECREF(replaced);
+    if (CXP_UNLIKELY(result == -2)) {
+        PyErr_NoMemory();
+        return -1;
     }
-    return result < 0 ? -1 : result;
+    return result;
 }
 
 /* ---- References, as Cython is to see them ---- */
@@ -456,8 +454,9 @@ static void
 cxp_dealloc(PyObject *self)
 {
     PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, cxp_dealloc)
-    if (*(PyObject **)(void *)((char *)self + Py_TYPE(self)->tp_weaklistoffset))
+    Py_TRASHCAN_BEGIN(
+        self, cxp_dealloc) if (*(PyObject **)(void *)((char *)self +
+                                                      Py_TYPE(self)->tp_weaklistoffset))
         PyObject_ClearWeakRefs(self);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);

@@ -58,14 +58,14 @@ cxp_read_small_ints(const cxp_ring *ring, PyObject *items, Py_ssize_t n, char *t
     const uint64_t least = (uint64_t)ring->least, span = ring->span;
     PyObject **item = PySequence_Fast_ITEMS(items);
     int64_t value;
-#define CXP_READ(type)                                                             \
-    do {                                                                           \
-        type *token = (type *)(void *)to;                                          \
-        for (Py_ssize_t i = 0; i < n; i++) {                                       \
-            if (!cxp_small_int(item[i], &value) || (uint64_t)value - least > span) \
-                return false;                                                      \
-            token[i] = (type)value;                                                \
-        }                                                                          \
+#define CXP_READ(type)                                                                 \
+    do {                                                                               \
+        type *token = (type *)(void *)to;                                              \
+        for (Py_ssize_t i = 0; i < n; i++) {                                           \
+            if (!cxp_small_int(item[i], &value) || (uint64_t)value - least > span)     \
+                return false;                                                          \
+            token[i] = (type)value;                                                    \
+        }                                                                              \
     } while (0)
     switch (ring->size) {
     case 1:
@@ -88,56 +88,55 @@ cxp_read_small_ints(const cxp_ring *ring, PyObject *items, Py_ssize_t n, char *t
  * only to name the culprit ---- */
 
 #define CXP_BITS(type)   (8 * sizeof(type))
-#define CXP_SIGNED(type) ((type)-1 < (type)1)
+#define CXP_SIGNED(type) ((type) - 1 < (type)1)
 
 /* A value does not fit if it has a bit of the mask, after `add` has moved the signed
  * values that fit to 0 and above. */
-#define CXP_CAST_ADD(To, From)                                                 \
-    (CXP_SIGNED(To) && CXP_SIGNED(From) && CXP_BITS(To) < CXP_BITS(From)       \
-         ? (npy_uint64)1 << (CXP_BITS(To) - 1)                                 \
+#define CXP_CAST_ADD(To, From)                                                         \
+    (CXP_SIGNED(To) && CXP_SIGNED(From) && CXP_BITS(To) < CXP_BITS(From)               \
+         ? (npy_uint64)1 << (CXP_BITS(To) - 1)                                         \
          : 0)
-#define CXP_CAST_MASK(To, From)                                                \
-    (CXP_SIGNED(To) && !CXP_SIGNED(From) && CXP_BITS(To) <= CXP_BITS(From)     \
-         ? ~(npy_uint64)0 << (CXP_BITS(To) - 1)                                \
-     : CXP_BITS(To) < CXP_BITS(From) ? ~(npy_uint64)0 << (CXP_BITS(To) & 63)   \
-     : CXP_SIGNED(From) && !CXP_SIGNED(To)                                     \
-         ? ~(npy_uint64)0 << (CXP_BITS(From) - 1)                              \
-         : 0)
+#define CXP_CAST_MASK(To, From)                                                        \
+    (CXP_SIGNED(To) && !CXP_SIGNED(From) && CXP_BITS(To) <= CXP_BITS(From)             \
+         ? ~(npy_uint64)0 << (CXP_BITS(To) - 1)                                        \
+     : CXP_BITS(To) < CXP_BITS(From)       ? ~(npy_uint64)0 << (CXP_BITS(To) & 63)     \
+     : CXP_SIGNED(From) && !CXP_SIGNED(To) ? ~(npy_uint64)0 << (CXP_BITS(From) - 1)    \
+                                           : 0)
 
-#define CXP_CAST(To, From, bits)                                               \
-    static size_t cxp_cast_##To##_##From(void *to, const void *from, size_t n) \
-    {                                                                          \
-        const npy_uint##bits add = (npy_uint##bits)CXP_CAST_ADD(To, From);     \
-        const npy_uint##bits mask = (npy_uint##bits)CXP_CAST_MASK(To, From);   \
-        To *restrict out = (To *)to;                                           \
-        const From *in = (const From *)from;                                   \
-        npy_uint##bits bad = 0;                                                \
-        for (size_t i = 0; i < n; i++) {                                       \
-            From value = in[i];                                                \
-            out[i] = (To)value;                                                \
-            bad |= (npy_uint##bits)((npy_uint##bits)value + add) & mask;       \
-        }                                                                      \
-        if (!bad)                                                              \
-            return n;                                                          \
-        for (size_t i = 0; i < n; i++)                                         \
-            if ((npy_uint##bits)((npy_uint##bits)in[i] + add) & mask)          \
-                return i;                                                      \
-        return 0; /* another thread has mended it meanwhile */                 \
+#define CXP_CAST(To, From, bits)                                                       \
+    static size_t cxp_cast_##To##_##From(void *to, const void *from, size_t n)         \
+    {                                                                                  \
+        const npy_uint##bits add = (npy_uint##bits)CXP_CAST_ADD(To, From);             \
+        const npy_uint##bits mask = (npy_uint##bits)CXP_CAST_MASK(To, From);           \
+        To *restrict out = (To *)to;                                                   \
+        const From *in = (const From *)from;                                           \
+        npy_uint##bits bad = 0;                                                        \
+        for (size_t i = 0; i < n; i++) {                                               \
+            From value = in[i];                                                        \
+            out[i] = (To)value;                                                        \
+            bad |= (npy_uint##bits)((npy_uint##bits)value + add) & mask;               \
+        }                                                                              \
+        if (!bad)                                                                      \
+            return n;                                                                  \
+        for (size_t i = 0; i < n; i++)                                                 \
+            if ((npy_uint##bits)((npy_uint##bits)in[i] + add) & mask)                  \
+                return i;                                                              \
+        return 0; /* another thread has mended it meanwhile */                         \
     }
-#define CXP_CASTS(To)                                                          \
-    CXP_CAST(To, npy_int8, 8)                                                  \
-    CXP_CAST(To, npy_uint8, 8)                                                 \
-    CXP_CAST(To, npy_int16, 16)                                                \
-    CXP_CAST(To, npy_uint16, 16)                                               \
-    CXP_CAST(To, npy_int32, 32)                                                \
-    CXP_CAST(To, npy_uint32, 32)                                               \
-    CXP_CAST(To, npy_int64, 64)                                                \
-    CXP_CAST(To, npy_uint64, 64)                                               \
-    static size_t (*const cxp_casts_##To[])(void *, const void *, size_t) = {  \
-        cxp_cast_##To##_npy_int8,  cxp_cast_##To##_npy_uint8,                  \
-        cxp_cast_##To##_npy_int16, cxp_cast_##To##_npy_uint16,                 \
-        cxp_cast_##To##_npy_int32, cxp_cast_##To##_npy_uint32,                 \
-        cxp_cast_##To##_npy_int64, cxp_cast_##To##_npy_uint64,                 \
+#define CXP_CASTS(To)                                                                  \
+    CXP_CAST(To, npy_int8, 8)                                                          \
+    CXP_CAST(To, npy_uint8, 8)                                                         \
+    CXP_CAST(To, npy_int16, 16)                                                        \
+    CXP_CAST(To, npy_uint16, 16)                                                       \
+    CXP_CAST(To, npy_int32, 32)                                                        \
+    CXP_CAST(To, npy_uint32, 32)                                                       \
+    CXP_CAST(To, npy_int64, 64)                                                        \
+    CXP_CAST(To, npy_uint64, 64)                                                       \
+    static size_t (*const cxp_casts_##To[])(void *, const void *, size_t) = {          \
+        cxp_cast_##To##_npy_int8,  cxp_cast_##To##_npy_uint8,                          \
+        cxp_cast_##To##_npy_int16, cxp_cast_##To##_npy_uint16,                         \
+        cxp_cast_##To##_npy_int32, cxp_cast_##To##_npy_uint32,                         \
+        cxp_cast_##To##_npy_int64, cxp_cast_##To##_npy_uint64,                         \
     };
 CXP_CASTS(npy_int8)
 CXP_CASTS(npy_uint8)
@@ -163,9 +162,9 @@ cxp_cast(const cxp_ring *ring, void *to, size_t size, bool is_signed, const void
          size_t n)
 {
     static size_t (*const *const casts[])(void *, const void *, size_t) = {
-        cxp_casts_npy_int8,  cxp_casts_npy_uint8,  cxp_casts_npy_int16,
-        cxp_casts_npy_uint16, cxp_casts_npy_int32, cxp_casts_npy_uint32,
-        cxp_casts_npy_int64, cxp_casts_npy_uint64,
+        cxp_casts_npy_int8,   cxp_casts_npy_uint8,  cxp_casts_npy_int16,
+        cxp_casts_npy_uint16, cxp_casts_npy_int32,  cxp_casts_npy_uint32,
+        cxp_casts_npy_int64,  cxp_casts_npy_uint64,
     };
     unsigned kind = cxp_kind(ring->size, ring->is_signed);
     return casts[kind][cxp_kind(size, is_signed)](to, from, n);
@@ -176,8 +175,8 @@ cxp_cast(const cxp_ring *ring, void *to, size_t size, bool is_signed, const void
 /* A read-only array over memory that `holder` keeps alive; NULL with an exception. As
  * holder exports no buffer, nobody can make the array writable again. */
 static inline PyObject *
-cxp_snapshot(PyObject *dtype, int nd, npy_intp *shape, npy_intp *strides, const char *data,
-             PyObject *holder)
+cxp_snapshot(PyObject *dtype, int nd, npy_intp *shape, npy_intp *strides,
+             const char *data, PyObject *holder)
 {
     Py_INCREF(dtype); /* stolen */
     PyObject *array =

@@ -20,7 +20,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from cpython.slice cimport PySlice_Check
 from cpython.tuple cimport PyTuple_CheckExact
-from libc.stdint cimport INT64_MAX, UINT64_MAX, int64_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
 from libc.string cimport memcpy
 
 import copyreg
@@ -507,7 +507,7 @@ The last *capacity* tokens of a stream, always as one array.
         if kind != b"i" and kind != b"u":
             raise TypeError(f"tokens must be integers, not {tokens.dtype}")
         if not cnp.PyArray_ISCARRAY_RO(array):
-            array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+            array = array.astype(array.dtype.newbyteorder("="), order="C", subok=False)
         m = <size_t>cnp.PyArray_SIZE(array)
         size = <size_t>cnp.PyArray_ITEMSIZE(array)
         is_signed = kind == b"i"
@@ -915,7 +915,7 @@ The last *capacity* tokens of a stream, always as one array.
         return iter(self.view()[::-1].data)
 
     cdef Py_ssize_t _find(self, object token, Py_ssize_t start, Py_ssize_t stop):
-        """The index of an exact int in window[start:stop], or -1. No Python code runs."""
+        """Where an exact int is in window[start:stop], or -1; runs no Python code."""
         cdef uint64_t bits
         cdef size_t size, n, first, end, at
         cdef Py_ssize_t found = -1
@@ -1041,7 +1041,6 @@ The last *capacity* tokens of a stream, always as one array.
 
     def __setstate__(self, state):
         cdef uint64_t c_position, c_evicted
-        cdef int rc
         parameters, tokens, position, evicted, attributes = state
         TokenWindow.__init__(self, **parameters)
         size = len(tokens)

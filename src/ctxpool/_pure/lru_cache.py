@@ -1,4 +1,4 @@
-"""LRUCache in Python: a dict, whose order is that of insertion, over linked nodes."""
+"""LRUCache in Python: a dict in the order of insertion, another in that of use."""
 
 import copyreg
 import heapq
@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import (
     Callable,
     ItemsView,
@@ -17,7 +18,6 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
-from types import GenericAlias
 from typing import Any, Generic, TypeVar
 
 from .. import _cache_support as support
@@ -34,9 +34,15 @@ MISSING = support.MISSING
 NO_DEFAULT: Any = "".join(["<no ", "default>"])
 INF = float("inf")
 # The methods whose overriding in a subclass changes what another method does.
-HOOKS = (
-    "__contains__ __delitem__ __getitem__ __missing__ __setitem__ getsizeof popitem"
-).split()
+HOOKS = [
+    "__contains__",
+    "__delitem__",
+    "__getitem__",
+    "__missing__",
+    "__setitem__",
+    "getsizeof",
+    "popitem",
+]
 # Due entries that one store drops beyond those it must.
 DUE_PER_STORE = 2
 REASONS = ("capacity", "expired", "resize")
@@ -44,9 +50,9 @@ MAKE_ROOM: Any = object()
 
 
 class _Node:
-    """An entry. prev is more recent, next less; the head is one too."""
+    """An entry."""
 
-    __slots__ = ("due", "key", "live", "next", "prev", "seq", "size", "token", "value")
+    __slots__ = ("due", "key", "seq", "size", "token", "value")
 
     def __init__(self, key: Any, value: Any, size: int | float) -> None:
         self.key = key
@@ -55,21 +61,6 @@ class _Node:
         self.due = INF
         self.seq = 0
         self.token = 0  # of its item in the heap
-        self.live = False
-        self.prev = self.next = self
-
-    def unlink(self) -> None:
-        self.prev.next = self.next
-        self.next.prev = self.prev
-        self.live = False
-
-    def link(self, head: "_Node") -> None:
-        """Make this the most recent."""
-        self.prev = head
-        self.next = head.next
-        head.next.prev = self
-        head.next = self
-        self.live = True
 
 
 class _GetSizeOf:
@@ -77,7 +68,7 @@ class _GetSizeOf:
 
     def __get__(self, cache: Any, owner: Any = None) -> Callable[[Any], Any]:
         given = None if cache is None else cache._getsizeof
-        return _one if given is None else given  # type: ignore[no-any-return]
+        return _one if given is None else given
 
     def __set__(self, cache: Any, function: Callable[[Any], Any]) -> None:
         cache._getsizeof = function
@@ -194,7 +185,6 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         "_evicted",
         "_flights",
         "_getsizeof",
-        "_head",
         "_heap",
         "_hits",
         "_inserts",
@@ -202,30 +192,55 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         "_maxsize",
         "_misses",
         "_on_evict",
+        "_order",
         "_overrides",
         "_preallocate",
         "_seq",
         "_sized",
         "_timed",
-        "_token",
         "_timer",
+        "_token",
         "_ttl",
     )
+
+    _currsize: int | float
+    _data: dict[Any, _Node]  # in the order of insertion
+    _evicted: dict[str, int]
+    _flights: dict[Any, Any]
+    _getsizeof: Callable[[Any], Any] | None
+    # (due, seq, token, node); stale when the node is dead or has another token.
+    _heap: list[tuple[float, int, int, _Node]]
+    _hits: int
+    _inserts: int
+    _lock: Any
+    _maxsize: int | float
+    _misses: int
+    _on_evict: Callable[[Any, Any, str], object] | None
+    # Least recently used first; a node that is not in it is dead.
+    _order: OrderedDict[_Node, None]
+    _overrides: frozenset[str]
+    _preallocate: bool
+    _seq: int
+    _sized: bool
+    _timed: int  # live entries that have a due time
+    _timer: Callable[[], Any]
+    _token: int
+    _ttl: float | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "LRUCache[K, V]":
         self = super().__new__(cls)
         self._lock = threading.RLock()
-        self._overrides: frozenset[str] = frozenset()
+        self._overrides = frozenset()
         if cls is not LRUCache:
             self._overrides = support.overridden(cls, LRUCache, HOOKS)
-        self._maxsize: int | float = 0
-        self._getsizeof: Callable[[Any], Any] | None = None
+        self._maxsize = 0
+        self._getsizeof = None
         self._sized = "getsizeof" in self._overrides
-        self._ttl: float | None = None
+        self._ttl = None
         self._preallocate = False
-        self._on_evict: Callable[[Any, Any, str], object] | None = None
-        self._timer: Callable[[], Any] = time.monotonic
-        self._flights: dict[Any, Any] = {}
+        self._on_evict = None
+        self._timer = time.monotonic
+        self._flights = {}
         self._hits = self._misses = self._inserts = 0
         self._evicted = dict.fromkeys(REASONS, 0)
         self._empty()
@@ -234,12 +249,11 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
 
     def _empty(self) -> None:
         self._seq = self._token = 0
-        self._data: dict[Any, _Node] = {}
-        self._head = _Node(None, None, 0)
-        self._currsize: int | float = 0
-        # (due, seq, token, node); stale when the node is dead or has another token.
-        self._heap: list[tuple[float, int, int, _Node]] = []
-        self._timed = 0  # live entries that have a due time
+        self._data = {}
+        self._order = OrderedDict()
+        self._currsize = 0
+        self._heap = []
+        self._timed = 0
 
     def __init__(
         self,
@@ -292,14 +306,14 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
     # ---- Inner parts. "locked" in a docstring: the caller holds the lock. ----
 
     def _now(self) -> float:
-        return float(support.checked_number(self._timer(), "the time that timer returns"))
+        return float(
+            support.checked_number(self._timer(), "the time that timer returns")
+        )
 
     def _detach(self) -> dict[Any, _Node]:
         """Leave the cache empty; what it held dies with the answer."""
         with self._lock:
             old = self._data
-            for node in old.values():
-                node.live = False
             self._empty()
         return old
 
@@ -316,12 +330,12 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         """Take *node* out (locked). The keys' own code may run, raise, re-enter."""
         data = self._data
         found = data.pop(node.key, None)
-        if found is None and node.live:  # its hash has changed since
+        if found is None and node in self._order:  # its hash has changed since
             self._data = {k: n for k, n in data.items() if n is not node}
             found = node
-        if found is None or not found.live:
+        if found is None or found not in self._order:
             return None
-        found.unlink()
+        del self._order[found]
         self._currsize = self._currsize - found.size if self._data else 0
         self._timed -= found.due < INF
         return found
@@ -333,15 +347,23 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             self._evicted[reason] += 1
             out.append((gone, reason))
 
+    def _oldest(self) -> _Node:
+        """The least recently used entry of a cache that has one (locked)."""
+        return next(iter(self._order))
+
     def _first_due(self, now: float) -> _Node | None:
         """The entry that is due first, if it is by *now* (locked)."""
         heap = self._heap
         while heap:
-            due, _, token, node = heap[0]
-            if node.live and node.token == token:
+            due, _, _, node = heap[0]
+            if self._is_fresh(*heap[0]):
                 return node if due <= now else None
             heapq.heappop(heap)
         return None
+
+    def _is_fresh(self, due: float, seq: int, token: int, node: _Node) -> bool:
+        """Whether an item of the heap still counts (locked)."""
+        return node in self._order and node.token == token
 
     def _set_due(self, node: _Node, due: float) -> None:
         """Give *node* its due time (locked)."""
@@ -352,7 +374,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             return
         heapq.heappush(self._heap, (due, node.seq, node.token, node))
         if len(self._heap) > 2 * self._timed + 16:  # mostly stale
-            self._heap = [i for i in self._heap if i[3].live and i[3].token == i[2]]
+            self._heap = [i for i in self._heap if self._is_fresh(*i)]
             heapq.heapify(self._heap)
 
     def _expire(self, now: float, most: float, out: list[tuple[_Node, str]]) -> None:
@@ -386,7 +408,9 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             finally:
                 del first
 
-    def _find(self, key: Any, *, use: bool = False, count: bool = False) -> _Node | None:
+    def _find(
+        self, key: Any, *, use: bool = False, count: bool = False
+    ) -> _Node | None:
         """The node of *key* unless it is due."""
         out: list[tuple[_Node, str]] = []
         now = self._clock()
@@ -395,11 +419,10 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             if node is not None and node.due <= now:
                 self._evict(node, "expired", out)
                 node = None
-            if node is not None and not node.live:
-                node = None
+            if node is not None and node not in self._order:
+                node = None  # cleared by the key's own __eq__
             if use and node is not None:
-                node.unlink()
-                node.link(self._head)
+                self._order.move_to_end(node)
             if count:
                 self._hits += node is not None
                 self._misses += node is None
@@ -426,9 +449,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         """Store, and return the value that is stored: with *keep*, one that was."""
         size = self._size(value)
         if size > self._maxsize:
-            raise ValueTooLargeError(
-                f"value too large: size {size!r}, maxsize {self._maxsize!r}"
-            )
+            raise self._too_large(size)
         now = self._now() if ttl is not None or self._timed else -INF
         due = INF if ttl is None else now + ttl
         out: list[tuple[_Node, str]] = []
@@ -447,6 +468,11 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         finally:
             self._notify(out)
 
+    def _too_large(self, size: int | float) -> ValueTooLargeError:
+        return ValueTooLargeError(
+            f"value too large: size {size!r}, maxsize {self._maxsize!r}"
+        )
+
     def _put(
         self,
         key: Any,
@@ -462,22 +488,23 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         self._expire(now, DUE_PER_STORE, out)
         while True:
             node = self._data.get(key)
-            if node is not None and not node.live:
+            if node is not None and node not in self._order:
                 continue
             if node is not None and node.due <= now:
                 self._evict(node, "expired", out)
                 continue
             if keep and node is not None:
-                node.unlink()
-                node.link(self._head)
+                self._order.move_to_end(node)
                 return node.value
             more = size if node is None else size - node.size
             if self._currsize + more > self._maxsize:
                 victim = self._first_due(now)
+                if not self._order:  # the key's __eq__ has resized the cache
+                    raise self._too_large(size)
                 if victim is not None:
                     self._evict(victim, "expired", out)
                 elif self._plain("popitem", "__delitem__"):
-                    self._evict(self._head.prev, "capacity", out)
+                    self._evict(self._oldest(), "capacity", out)
                 else:
                     return MAKE_ROOM
                 continue
@@ -492,17 +519,17 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                 node.seq = self._seq
             else:
                 old, node.value, node.size = node.value, value, size
-                node.unlink()
-            node.link(self._head)
+            self._order[node] = None
+            self._order.move_to_end(node)
             self._currsize += more
             if due < INF or node.due < INF:
                 self._set_due(node, due)
             while self._currsize > self._maxsize:  # the key's __eq__ stored others
-                self._evict(self._head.prev, "capacity", out)
+                self._evict(self._oldest(), "capacity", out)
             return old
 
     def _snapshot(self) -> list[tuple[Any, Any]]:
-        """The pairs in the order of insertion; by self[key] where that is overridden."""
+        """The pairs in the order of insertion; by self[key] if that is overridden."""
         if "__getitem__" in self._overrides:
             return [(key, self[key]) for key in self if key in self]
         out: list[tuple[_Node, str]] = []
@@ -527,7 +554,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         return node.value  # type: ignore[no-any-return]
 
     def __missing__(self, key: K) -> V:
-        """What ``cache[key]`` does when *key* is absent: raise KeyError. To override."""
+        """What ``cache[key]`` does when *key* is absent: raise KeyError."""
         raise KeyError(key)
 
     def __setitem__(self, key: K, value: V) -> None:
@@ -635,8 +662,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         with self._lock:
             plain = self._plain("__delitem__")
             while self._data and gone is None:
-                node = self._head.prev
-                gone = self._drop(node) if plain else node
+                gone = self._drop(self._oldest()) if plain else self._oldest()
         self._notify(out)
         if gone is None:
             raise KeyError(f"{type(self).__name__} is empty") from None
@@ -735,7 +761,9 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         >>> cache.time_left("b")
         inf
         """
-        self._store(key, value, self._ttl if ttl is NO_DEFAULT else support.checked_ttl(ttl))
+        self._store(
+            key, value, self._ttl if ttl is NO_DEFAULT else support.checked_ttl(ttl)
+        )
 
     def get_many(self, keys: Iterable[K], default: Any = None) -> list[Any]:
         """``[cache.get(key, default) for key in keys]``.
@@ -813,7 +841,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                 if self._currsize > maxsize:
                     self._expire(now, INF, out)
                 while plain and self._currsize > maxsize:
-                    self._evict(self._head.prev, "resize", out)
+                    self._evict(self._oldest(), "resize", out)
             while self._currsize > maxsize:
                 pair = self.popitem()
                 with self._lock:
@@ -827,12 +855,8 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         """The keys, least recently used first: the order of eviction. O(n)."""
         out: list[tuple[_Node, str]] = []
         self._expire_all(out)
-        keys = []
         with self._lock:
-            node = self._head.prev
-            while node is not self._head:
-                keys.append(node.key)
-                node = node.prev
+            keys = [node.key for node in self._order]
         self._notify(out)
         return keys
 
@@ -884,7 +908,8 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                 currsize=self._currsize,
                 maxsize=self._maxsize,
                 bytes=sys.getsizeof(self._data)
-                + len(self._data) * sys.getsizeof(self._head)
+                + sys.getsizeof(self._order)
+                + sum(sys.getsizeof(node) for node in self._order)
                 + sys.getsizeof(self._heap)
                 + len(self._heap) * sys.getsizeof((0.0, 0, 0, None)),
             )
@@ -900,31 +925,18 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             One is broken.
         """
         with self._lock:
-            nodes = []
-            node = self._head.prev
-            while node is not self._head:
-                nodes.append(node)
-                assert node.live
-                assert node.prev.next is node
-                assert node.next.prev is node
-                node = node.prev
-            assert {id(node) for node in nodes} == {
-                id(node) for node in self._data.values()
-            }
+            nodes = list(self._order)
+            assert {*nodes} == {*self._data.values()}
             assert len(nodes) == len(self._data)
             seqs = [node.seq for node in self._data.values()]
             assert seqs == sorted(set(seqs))
             total = sum(node.size for node in nodes)
             assert abs(self._currsize - total) <= 1e-6 * total
             assert total <= self._maxsize + 1e-6 * total or "popitem" in self._overrides
-            timed = {id(node) for node in nodes if node.due < INF}
+            timed = {node for node in nodes if node.due < INF}
             assert len(timed) == self._timed
-            assert timed == {
-                id(i[3]) for i in self._heap if i[3].live and i[3].token == i[2]
-            }
+            assert timed == {item[3] for item in self._heap if self._is_fresh(*item)}
             assert len(self._heap) <= 2 * self._timed + 2000
-
-    __class_getitem__ = classmethod(GenericAlias)
 
     # ---- Copy and pickle ----
 
@@ -932,18 +944,14 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the counts: sizes, time left, the orders of insertion and use."""
+        """Everything but the counts: sizes, time left, both orders."""
         out: list[tuple[_Node, str]] = []
         self._expire_all(out)
         now = self._clock()
         with self._lock:
             nodes = list(self._data.values())
-            place = {id(node): i for i, node in enumerate(nodes)}
-            recency = []
-            node = self._head.prev
-            while node is not self._head:
-                recency.append(place[id(node)])
-                node = node.prev
+            place = {node: i for i, node in enumerate(nodes)}
+            recency = [place[node] for node in self._order]
             items = [
                 (n.key, n.value, n.size, None if n.due == INF else n.due - now)
                 for n in nodes

@@ -10,6 +10,7 @@ from io import FileIO
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from .errors import DifferenceError
@@ -31,6 +32,8 @@ class Tally:
         What went through each of the two sides.
     checksum : int
         CRC-32 of all tokens as little-endian int32, in the order of the stream.
+    preempted : int or None
+        How often the system took the processor away; None where it does not tell.
     skipped : list of Unreadable
         Files that could not be read, or changed while they were read.
     """
@@ -41,6 +44,7 @@ class Tally:
     tokens: int = 0
     steps: int = 0
     checksum: int = 0
+    preempted: int | None = None
     skipped: list[Unreadable] = field(default_factory=list)
 
 
@@ -96,6 +100,7 @@ class Job:
             The two sides came to different results.
         """
         tally = self.tally
+        preempted = _preempted()
         for path in visits:
             if limit is not None and tally.bytes >= limit:
                 break
@@ -110,6 +115,8 @@ class Job:
             else:
                 tally.visits += 1
         self._compare_ends()
+        if preempted is not None:
+            tally.preempted = (_preempted() or preempted) - preempted
         return tally
 
     def _visit(
@@ -209,6 +216,14 @@ class Job:
                 self._differ("all files", what, [pooled], [unpooled])
         if set(self.pooled.cache) != set(self.unpooled.cache):
             raise DifferenceError("the two sides hold different chunks in their caches")
+
+
+def _preempted() -> int | None:
+    try:
+        count: int = psutil.Process().num_ctx_switches().involuntary
+    except (NotImplementedError, psutil.Error):
+        return None
+    return count
 
 
 def _stamp(file: FileIO) -> tuple[int, int]:

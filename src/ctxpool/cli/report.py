@@ -39,6 +39,12 @@ _UNPOOLED = {
 }
 
 
+def _unpooled(settings: dict[str, Any]) -> str:
+    buffer = _UNPOOLED[settings["unpooled_buffer"]]
+    window = _UNPOOLED[settings["unpooled_window"]]
+    return f"{buffer}, {window}, an OrderedDict"
+
+
 def method(settings: Settings, timer: dict[str, Any]) -> list[str]:
     """How the figures came about, as sentences."""
     return [
@@ -46,11 +52,9 @@ def method(settings: Settings, timer: dict[str, Any]) -> list[str]:
         "and who goes first alternates. All results are compared for equality: "
         "digests, tokens, the window and the last tokens after every step, cache "
         "hits.",
-        "Unpooled is "
-        f"{_UNPOOLED[settings.unpooled_buffer]}, "
-        f"{_UNPOOLED[settings.unpooled_window]}, and an OrderedDict with "
-        "move_to_end and popitem. It takes no lock; the pooled side is safe to share "
-        "between threads.",
+        f"Unpooled is {_unpooled(settings.as_dict())} with move_to_end and popitem. "
+        "It takes no lock; the pooled side is safe to share between threads. "
+        "--unpooled-buffer and --unpooled-window choose other ways.",
         "Reading is the same code, but not the same memory: a fresh bytearray was "
         "just zeroed and so is warm in the caches, and memory that was never "
         "touched costs page faults here.",
@@ -105,6 +109,7 @@ def build(
             "chunks": tally.chunks,
             "tokens": tally.tokens,
             "steps": tally.steps,
+            "preempted": tally.preempted,
             "skipped": [{"path": s.path, "reason": s.reason} for s in skipped],
         },
         "equal": {
@@ -229,6 +234,7 @@ def header(report: dict[str, Any]) -> list[str]:
         f"block {s['block_size']:,} B, {s['in_flight']} in flight, "
         f"window {s['window']:,} tokens, step {s['step']:,}, last {s['last']:,}, "
         f"cache {s['cache']:,} chunks",
+        f"unpooled: {_unpooled(s)}",
     ]
     return lines
 
@@ -277,6 +283,11 @@ def verdict(report: dict[str, Any]) -> list[str]:
         f"{e['cache_hits']:,} cache hits, {e['cache_misses']:,} misses."
     )
     lines += _losses(report)
+    if preempted := report["input"]["preempted"]:
+        lines.append(
+            f"The system took the processor away {preempted:,} times: what it fell on "
+            "is a maximum, or more on a busy machine."
+        )
     return lines
 
 

@@ -235,7 +235,7 @@ def _tell(skipped: list[workload.Unreadable]) -> None:
         print(f"ctxpool: skipped {one.path}: {one.reason}", file=sys.stderr)
     if len(skipped) > _SHOWN:
         more = len(skipped) - _SHOWN
-        print(f"ctxpool: skipped {more:,} more (--json names all)", file=sys.stderr)
+        print(f"ctxpool: skipped {more:,} more", file=sys.stderr)
 
 
 def _job(
