@@ -1,10 +1,19 @@
 """Every test that takes ``impl`` runs once per implementation."""
 
 import importlib
+import signal
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A slow machine is no failure. "quick": sanitizers and further interpreters.
+_common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("full", max_examples=200, **_common)
+settings.register_profile("quick", max_examples=25, stateful_step_count=30, **_common)
+settings.load_profile("full")
 
 MODULES = {"block_pool": ["Block", "BlockPool"], "token_window": ["TokenWindow"]}
 MODULES["lru_cache"] = ["LRUCache"]
@@ -16,6 +25,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail, not skip, when the extension is missing (CI passes this)",
     )
+    parser.addoption(
+        "--require-no-gil",
+        action="store_true",
+        help="fail if the GIL is on when the tests end: an extension switched it on",
+    )
+
+
+def pytest_configure() -> None:
+    # A shell that starts the tests in the background has them ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    if gil and session.config.getoption("--require-no-gil"):
+        print("\nthe GIL is on: --require-no-gil")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def load(backend: str) -> SimpleNamespace:
@@ -32,6 +59,17 @@ def load(backend: str) -> SimpleNamespace:
 def impl(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
     try:
         yield load(request.param)
+    except ModuleNotFoundError:
+        if request.config.getoption("--require-native"):
+            raise
+        pytest.skip("no native extension in this installation")
+
+
+@pytest.fixture(scope="session")
+def twins(request: pytest.FixtureRequest) -> tuple[SimpleNamespace, SimpleNamespace]:
+    """Both implementations, native first, for the tests that compare them."""
+    try:
+        return load("native"), load("pure")
     except ModuleNotFoundError:
         if request.config.getoption("--require-native"):
             raise

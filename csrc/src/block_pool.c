@@ -46,6 +46,8 @@ cxp_block_pool_init(cxp_block_pool *pool, size_t block_size, uint32_t blocks,
     pool->blocks = blocks;
     pool->max_blocks = max_blocks;
     pool->flags = flags;
+    pool->taken = cxp_block_pool_taken;
+    pool->given = cxp_block_pool_given;
     CXP_HIDE(pool->base, pool->vm.size);
     return 0;
 }

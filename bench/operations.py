@@ -1,0 +1,457 @@
+"""What is measured: every operation, ours and the way people write it today.
+
+A case is text, as in timeit: a set-up, and a statement that runs once for each
+item ``x`` of ``feed``. So one definition serves throughput (a loop with the clock
+outside) and tails (a clock around every single operation), and no case pays for a
+function call that another does not.
+
+``side`` is "pooled" for ours and "unpooled" for everything else.
+"""
+
+import gc
+import importlib
+import itertools
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Case", "cases", "compile_loop", "control", "measure"]
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+@dataclass(frozen=True)
+class Case:
+    primitive: str
+    operation: str
+    size: int
+    name: str
+    statement: str
+    setup: str = ""
+    feed: str = "[0]"
+    ops: int = 20_000  # in one timed loop
+    side: str = "unpooled"
+
+    @property
+    def group(self) -> str:
+        return f"{self.primitive}: {self.operation}, {self.size:,}"
+
+
+# --- the engine ------------------------------------------------------------------
+
+NAMES = {
+    "block_pool": ["Block", "BlockPool"],
+    "token_window": ["TokenWindow"],
+    "lru_cache": ["LRUCache"],
+}
+
+
+def engine(backend: str) -> dict[str, Any]:
+    """The public names of one back end; ModuleNotFoundError where it was not built."""
+    return {
+        name: getattr(importlib.import_module(f"ctxpool._{backend}.{module}"), name)
+        for module, names in NAMES.items()
+        for name in names
+    }
+
+
+def ours(case: Case) -> Iterator[Case]:
+    for backend in ("native", "pure"):
+        yield replace(case, name=backend, side="pooled")
+
+
+# --- the cases -------------------------------------------------------------------
+
+
+def block_pool(sizes: tuple[int, ...]) -> Iterator[Case]:
+    for size in sizes:
+        pool = f"pool = BlockPool({size}, 64)"
+
+        def case(
+            operation: str,
+            mine: str,
+            *others: tuple[str, str, str],
+            pool: str = pool,
+            size: int = size,
+        ) -> Iterator[Case]:
+            base = Case("BlockPool", operation, size, "", mine, pool)
+            yield from ours(base)
+            for name, statement, setup in others:
+                yield replace(base, name=name, statement=statement, setup=setup)
+
+        u1 = 'u1 = np.dtype("u1")'
+        byte_array = ("bytearray", f"bytearray({size})", "")
+        empty = ("np.empty", f"np.empty({size}, u1)", u1)
+        yield from case(
+            "acquire + release", "pool.acquire().release()", byte_array, empty
+        )
+        yield from case("dropped", "pool.acquire()", byte_array, empty)
+        yield from case(
+            "with",
+            "with pool.acquire(): pass",
+            ("bytearray", f"with memoryview(bytearray({size})): pass", ""),
+        )
+        yield from case(
+            "view",
+            "b = pool.acquire(); v = b.view; v = None; b.release()",
+            ("bytearray", f"v = memoryview(bytearray({size}))", ""),
+        )
+        yield replace(Case("BlockPool", "array", size, "np.empty", empty[1]), setup=u1)
+        yield from ours(
+            Case(
+                "BlockPool",
+                "array",
+                size,
+                "",
+                f"pool.empty({size}, u1)",
+                pool + "; " + u1,
+            )
+        )
+        # The newest four are alive: what pipelines and queues of frames do.
+        live = "; live = deque(maxlen=4)"
+        touch = "a[::4096] = 1; live.append(a)"
+        first = Case("BlockPool", "touch, 4 live", size, "", "", ops=2_000)
+        yield from ours(
+            replace(
+                first,
+                setup=pool + "; " + u1 + live,
+                statement=f"a = pool.empty({size}, u1); {touch}",
+            )
+        )
+        yield replace(
+            first,
+            name="np.empty",
+            setup=u1 + live,
+            statement=f"a = np.empty({size}, u1); {touch}",
+        )
+        yield replace(
+            first,
+            name="bytearray",
+            setup="live = deque(maxlen=4)",
+            statement=f"a = bytearray({size}); live.append(a)",
+        )
+
+
+def token_window(sizes: tuple[int, ...]) -> Iterator[Case]:
+    for size in sizes:
+        window = (
+            f"full = np.arange({size}, dtype=np.int32)\n"
+            f"window = TokenWindow({size}); window.extend(full)"
+        )
+        deque_ = f"window = deque(range({size}), maxlen={size})"
+
+        def case(
+            operation: str,
+            mine: str,
+            other: str,
+            feed: str = "[7]",
+            ops: int = 20_000,
+            window: str = window,
+            deque_: str = deque_,
+            size: int = size,
+        ) -> Iterator[Case]:
+            base = Case("TokenWindow", operation, size, "", mine, window, feed, ops)
+            yield from ours(base)
+            yield replace(base, name="deque", statement=other, setup=deque_)
+
+        yield from case("append", "window.append(x)", "window.append(x)")
+        for n in (16, 512):
+            yield from case(
+                f"extend {n} from a list",
+                "window.extend(x)",
+                "window.extend(x)",
+                f"[list(range({n}))]",
+                200_000 // n,
+            )
+        for n in (16, 512, 65_536):
+            yield from case(
+                f"extend {n:,} from an array",
+                "window.extend(x)",
+                "window.extend(x)",
+                f"[np.arange({n}, dtype=np.int32)]",
+                max(20, 400_000 // n),
+            )
+        yield from case(
+            "whole window as an array",
+            "window.view()",
+            "np.fromiter(window, np.int32, len(window))",
+            ops=50,
+        )
+        yield from case(
+            "extend 16, then the whole window",
+            "window.extend(x); window.view()",
+            "window.extend(x); np.fromiter(window, np.int32, len(window))",
+            "[np.arange(16, dtype=np.int32)]",
+            50,
+        )
+        last = min(4_000, size)
+        yield from case(
+            f"last {last:,}",
+            f"window.last({last})",
+            f"list(islice(reversed(window), {last}))[::-1]",
+            ops=200,
+        )
+
+
+RECIPE = '''
+class Recipe(OrderedDict):
+    """The recipe of the collections documentation."""
+
+    def __init__(self, maxsize):
+        self.maxsize = maxsize
+        super().__init__()
+
+    def __getitem__(self, key):
+        value = super().__getitem__(key)
+        self.move_to_end(key)
+        return value
+
+    def get(self, key, default=None):
+        return self[key] if key in self else default
+
+    def __setitem__(self, key, value):
+        if key in self:
+            self.move_to_end(key)
+        super().__setitem__(key, value)
+        if len(self) > self.maxsize:
+            del self[next(iter(self))]
+'''
+
+
+def lru_cache(
+    sizes: tuple[int, ...], kinds: tuple[str, ...] = ("str",)
+) -> Iterator[Case]:
+    for size, kind in itertools.product(sizes, kinds):
+        suffix = "" if kind == "str" else f" ({kind} keys)"
+        keys = f"keys({size}, {kind!r})"
+        fill = f"\nfor k in {keys}: cache[k] = 1"
+        mine = f"cache = LRUCache({size})" + fill
+        peers = {"dict": "cache = {}" + fill}
+        peers["OrderedDict"] = RECIPE + f"cache = Recipe({size})" + fill
+        try:
+            importlib.import_module("cachetools")
+        except ModuleNotFoundError:
+            pass
+        else:
+            peers["cachetools"] = (
+                f"from cachetools import LRUCache as Peer\ncache = Peer({size})" + fill
+            )
+        memo = f"\n@functools.lru_cache({size})\ndef cache(k): return 1\n" + (
+            f"for k in {keys}: cache(k)"
+        )
+
+        def case(
+            operation: str,
+            statement: str,
+            feed: str,
+            *,
+            dict_: str = "",
+            dict_feed: str = "",
+            memoized: str = "",
+            size: int = size,
+            mine: str = mine,
+            peers: dict[str, str] = peers,
+            suffix: str = suffix,
+            memo: str = memo,
+        ) -> Iterator[Case]:
+            ops = max(20_000, size // 2)
+            base = Case(
+                "LRUCache", operation + suffix, size, "", statement, mine, feed, ops
+            )
+            yield from ours(base)
+            for name, setup in peers.items():
+                one = replace(base, name=name, setup=setup)
+                if name == "dict" and dict_:
+                    one = replace(one, statement=dict_, feed=dict_feed or feed)
+                yield one
+            if memoized:
+                yield replace(base, name="functools", statement=memoized, setup=memo)
+
+        shuffled, copies = f"shuffled({keys})", f"shuffled(copies({size}, {kind!r}))"
+        absent = f"shuffled(keys({size}, {kind!r}, 10**7))"
+        churn = f"keys({4 * size}, {kind!r})"
+        zipf = f"zipf({size}, {kind!r})"
+        yield from case("hit c[k]", "cache[x]", shuffled)
+        yield from case("hit get", "cache.get(x)", shuffled, memoized="cache(x)")
+        yield from case("equal-copy key", "cache.get(x)", copies, memoized="cache(x)")
+        yield from case("miss get", "cache.get(x)", absent)
+        yield from case("overwrite", "cache[x] = 2", shuffled)
+        # A dict that takes one and drops one: the pair costs it no search.
+        yield from case(
+            "insert + evict",
+            "cache[x] = 2",
+            churn,
+            memoized="cache(x)",
+            dict_="cache[x[0]] = 2; del cache[x[1]]",
+            dict_feed=f"churn_pairs({size}, {kind!r})",
+        )
+        yield from case(
+            "zipf",
+            "if cache.get(x) is None: cache[x] = 1",
+            zipf,
+            memoized="cache(x)",
+        )
+
+
+# --- what the cases' text may use --------------------------------------------------
+
+
+def keys(n: int, kind: str, start: int = 0) -> list[Any]:
+    if kind == "int":
+        return list(range(start, start + n))
+    return [f"key:{i}" for i in range(start, start + n)]
+
+
+def copies(n: int, kind: str) -> list[Any]:
+    """Equal keys that are other objects: no look-up ends at identity."""
+    return keys(n, kind)
+
+
+def shuffled(items: list[Any]) -> list[Any]:
+    random.Random(1).shuffle(items)
+    return items
+
+
+def churn_pairs(size: int, kind: str) -> list[tuple[Any, Any]]:
+    ring = keys(4 * size, kind)
+    # The dict was filled with the first `size` keys; from there round the ring.
+    return [(ring[(i + size) % len(ring)], ring[i]) for i in range(len(ring))]
+
+
+def zipf(size: int, kind: str) -> list[Any]:
+    """Requests of which more than 90 % hit an LRU cache of `size`."""
+    ranks = np.random.default_rng(1).zipf(1.35, max(200_000, 2 * size))
+    names = keys(4 * size, kind)
+    return [names[rank % len(names)] for rank in ranks.tolist()]
+
+
+TEXT_MAY_USE = """
+import functools
+from collections import OrderedDict, deque
+from itertools import islice
+import numpy as np
+"""
+
+# --- the loops ---------------------------------------------------------------------
+
+THROUGHPUT = """
+def loop(n, feed):
+    for x in islice(feed, n):
+{statement}
+"""
+LATENCY = """
+def loop(n, feed, out, now):
+    i = 0
+    for x in islice(feed, n):
+        t0 = now()
+{statement}
+        out[i] = now() - t0
+        i += 1
+"""
+
+
+def namespace(case: Case) -> dict[str, Any]:
+    names: dict[str, Any] = {
+        "keys": keys,
+        "copies": copies,
+        "shuffled": shuffled,
+        "churn_pairs": churn_pairs,
+        "zipf": zipf,
+        "islice": itertools.islice,
+    }
+    exec(TEXT_MAY_USE, names)
+    names.update(engine(case.name) if case.side == "pooled" else {})
+    return names
+
+
+def compile_loop(case: Case, latency: bool = False) -> Callable[..., None]:
+    """``loop(n)``, or with ``latency`` ``loop(n, out)``: out[i] = ns of the i-th.
+
+    The set-up's names become locals of the loop, as in a function of its own.
+    """
+    names = namespace(case)
+    before = set(names)
+    exec(case.setup, names)
+    made = [name for name in names if name not in before and name != "__builtins__"]
+    made += [name for name in ("np",) if name in case.statement]
+    feed = list(eval(case.feed, names))
+    template = LATENCY if latency else THROUGHPUT
+    indent = "        "
+    body = "\n".join(indent + line for line in case.statement.splitlines())
+    source = template.format(statement=body)
+    closed = "".join(f", {name}={name}" for name in dict.fromkeys(made))
+    source = source.replace("):\n", f"{closed}):\n", 1)
+    exec(compile(source, f"<{case.group}, {case.name}>", "exec"), names)
+    loop = names["loop"]
+    # One endless iterator: insert + evict goes on where the last call stopped.
+    items = itertools.chain.from_iterable(itertools.repeat(feed))
+    if latency:
+        return lambda n, out: loop(n, items, out, time.perf_counter_ns)
+    return lambda n: loop(n, items)
+
+
+def control(case: Case) -> Case:
+    """The empty loop over the same feed."""
+    return replace(
+        case, name="(empty loop)", side="unpooled", statement="pass", setup=""
+    )
+
+
+def cases(full: bool = False) -> list[Case]:
+    """Every case whose back end is there."""
+    found = [
+        *block_pool((4 * KIB, 64 * KIB, MIB)),
+        *token_window((131_072, 10_000_000) if full else (131_072,)),
+        *lru_cache((1_000, 100_000, 1_000_000) if full else (1_000, 100_000)),
+    ]
+    try:
+        engine("native")
+    except ModuleNotFoundError:
+        found = [case for case in found if case.name != "native"]
+    return found
+
+
+def measure(
+    group: list[Case], rounds: int = 21, subtract: bool = True
+) -> dict[str, list[float]]:
+    """ns per operation in each round, by name; the order rotates from round to round.
+
+    With ``subtract`` the empty loop's best round is taken off.
+    """
+    loops = {case.name: (compile_loop(case), case.ops) for case in group}
+    empty = compile_loop(control(group[0]))
+    ops = max(case.ops for case in group)
+    figures: dict[str, list[float]] = {name: [] for name in loops}
+    names = list(loops)
+    base = float("inf")  # whatever makes an empty loop slower is noise
+    gc.collect()
+    gc.disable()
+    try:
+        for round_ in range(rounds + 1):  # the first warms up
+            start = time.perf_counter_ns()
+            empty(ops)
+            base = min(base, (time.perf_counter_ns() - start) / ops)
+            turn = round_ % len(names)
+            for name in names[turn:] + names[:turn]:
+                loop, n = loops[name]
+                start = time.perf_counter_ns()
+                loop(n)
+                if round_:
+                    figures[name].append((time.perf_counter_ns() - start) / n)
+    finally:
+        gc.enable()
+    if subtract:
+        return {n: [max(x - base, 0.1) for x in many] for n, many in figures.items()}
+    return figures
+
+
+def ratio(figures: dict[str, list[float]], mine: str, other: str) -> float:
+    """The median of the rounds' own ratios."""
+    return statistics.median(
+        a / b for a, b in zip(figures[mine], figures[other], strict=True)
+    )

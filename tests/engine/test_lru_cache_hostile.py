@@ -1,0 +1,48 @@
+"""Hostile keys, values and callbacks, each probe in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "isolated" / "lru_hostile.py"
+PROBES = [
+    "eq_acts",
+    "eq_raises",
+    "eq_deletes_the_compared",
+    "hash_misbehaves",
+    "del_reenters",
+    "callback_misbehaves",
+    "weakref_in_del",
+    "cycles",
+    "cleared_by_the_collector",
+    "references",
+    "nested_deep",
+    "fork",
+    "interpreter_exit",
+    "memory_is_flat",
+    "subinterpreter",
+]
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_probe(impl, probe):
+    if probe == "fork" and not hasattr(os, "fork"):
+        pytest.skip("no fork here")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            SCRIPT,
+            impl.backend,
+            probe,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Exception ignored" not in done.stderr

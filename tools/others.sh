@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Every test on each CPython >= 3.11 of this machine but one (make test has run
+# on that) and the free-threaded 3.13 (free-threaded.sh).
+#   others.sh BUT_PYTHON [pytest arguments...]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+but_python="$1"; but="$("$1" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')"; shift
+failed=()
+while read -r tag python; do
+  if [ "$tag" = "$but" ] || [ "$tag" = cp313t ]; then continue; fi
+  echo "--- $tag: $python"
+  tools/suite.sh "$python" "$tag" --hypothesis-profile=quick "$@" </dev/null \
+    || failed+=("$tag")
+done < <("$but_python" tools/pythons.py)
+if [ ${#failed[@]} -gt 0 ]; then echo "failed on: ${failed[*]}" >&2; exit 1; fi
