@@ -1,6 +1,7 @@
 #include "check.h"
 #include "ctxpool/token_ring.h"
 
+#include <pthread.h>
 #include <string.h>
 
 /* ---- a plain model: every token in one long array, moved about by memmove ---- */
@@ -288,6 +289,43 @@ test_find(void)
     }
 }
 
+/* ---- what was shown is dropped by another thread, while the ring goes on and ends
+ * ---- */
+
+#define HANDED 8
+
+static void *
+drop_all(void *arg)
+{
+    cxp_gen **handed = arg;
+    for (int i = 0; i < HANDED; i++)
+        cxp_gen_unref(handed[i]);
+    return NULL;
+}
+
+static void
+test_any_thread_may_drop_what_was_shown(void)
+{
+    for (int round = 0; round < 300; round++) {
+        cxp_ring ring;
+        cxp_gen *handed[HANDED];
+        pthread_t thread;
+        CHECK(cxp_ring_init(&ring, 10, 10, 0, 1, false, 4, true) == 0);
+        for (int i = 0; i < HANDED * 15; i++) {
+            CHECK(append(&ring, i) == 0);
+            if (i % 15 == 0) {
+                cxp_gen_ref(handed[i / 15] = ring.gen);
+                cxp_ring_show(&ring, ring.w);
+            }
+        }
+        CHECK(pthread_create(&thread, NULL, drop_all, handed) == 0);
+        for (int i = 0; i < round % 100; i++)
+            CHECK(append(&ring, i) == 0);
+        cxp_ring_fini(&ring);
+        pthread_join(thread, NULL);
+    }
+}
+
 static void
 test_impossible_sizes_are_refused(void)
 {
@@ -307,6 +345,7 @@ main(void)
     test_no_append_copies_more_than_two_batches();
     test_a_pop_is_seen_by_who_watches();
     test_find();
+    test_any_thread_may_drop_what_was_shown();
     test_impossible_sizes_are_refused();
     return CHECK_SUMMARY();
 }

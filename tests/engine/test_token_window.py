@@ -586,9 +586,7 @@ def test_views_with_a_sink_are_read_only(impl):
             with pytest.raises(ValueError, match="WRITEABLE"):
                 array_.flags.writeable = True
         assert window.view().tolist() == list(window)
-        first = window.view()
-        first.shape = (1, len(window))  # the caller's own array object
-        assert window.view().shape == (len(window),)
+        assert window.view() is not window.view()  # the array object is the caller's
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 8, 9, 2**70, np.int8(3)])

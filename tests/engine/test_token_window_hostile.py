@@ -267,6 +267,31 @@ def test_a_window_in_a_cycle_is_collected(impl):
     assert reference() is None
 
 
+def test_a_window_that_holds_itself_is_collected(impl):
+    import weakref
+
+    class Window(impl.TokenWindow):
+        def __init__(self):
+            super().__init__(4, on_evict=self.told)
+
+        def told(self, tokens):
+            self.tokens = tokens
+
+        def __del__(self):
+            self.extend(range(9))
+            assert self.view().tolist() == [5, 6, 7, 8]
+            ended.append(self.position)
+
+    ended = []
+    window = Window()
+    window.extend(range(100))
+    reference = weakref.ref(window)
+    del window
+    gc.collect()
+    assert reference() is None
+    assert ended == [109]
+
+
 # ---- threads ----
 
 
@@ -425,3 +450,4 @@ def test_isolated(impl, script):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "fine"
+    assert "Error" not in done.stderr

@@ -178,6 +178,10 @@ static inline PyObject *
 cxp_snapshot(PyObject *dtype, int nd, npy_intp *shape, npy_intp *strides,
              const char *data, PyObject *holder)
 {
+    if (!PyArray_DescrCheck(dtype)) { /* the garbage collector has taken it */
+        PyErr_SetString(PyExc_RuntimeError, "the window is being collected");
+        return NULL;
+    }
     Py_INCREF(dtype); /* stolen */
     PyObject *array =
         PyArray_NewFromDescr(&PyArray_Type, (PyArray_Descr *)dtype, nd, shape, strides,

@@ -699,7 +699,7 @@ class TokenWindow:
 
     def count(self, token: object, /) -> int:
         """How many times *token* is in the window; O(n)."""
-        return sum(mine == token for mine in self)
+        return sum(1 for mine in self if mine == token)
 
     def index(
         self,
