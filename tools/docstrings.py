@@ -3,9 +3,8 @@
     python tools/docstrings.py            write them
     python tools/docstrings.py --check    exit 1 where one differs
 
-Only a class or method that has a docstring in both files is touched. A class gets its
-constructor's signature too, in the form in which CPython finds it for
-``inspect.signature``: Cython has none for it.
+Only a class or method that has a docstring in both files is touched. A signature that
+leads one in a .pyx file (for ``inspect.signature``, where Cython has none) stays.
 """
 
 import ast
@@ -16,20 +15,17 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "ctxpool"
 CLASS = re.compile(r"^(?:cdef )?class (\w+)")
 METHOD = re.compile(r"^    def (\w+)\(")
-CONSTRUCTORS = ("__init__", "__new__")
 INDENTED = re.compile(r"^\s*\"\"\"")
 
 
-def with_signature(node: ast.ClassDef, doc: list[str]) -> list[str]:
-    """The docstring of a class, led by its constructor's signature."""
-    for method in node.body:
-        if isinstance(method, ast.FunctionDef) and method.name in CONSTRUCTORS:
-            arguments = method.args
-            del arguments.args[0]
-            for argument in [*arguments.args, *arguments.kwonlyargs]:
-                argument.annotation = None
-            head = f'    """{node.name}({ast.unparse(arguments)})'
-            return [head, "--", "", doc[0].strip().removeprefix('"""'), *doc[1:]]
+def led(old: list[str], doc: list[str]) -> list[str]:
+    """*doc*, led by the signature that leads *old*, if one does."""
+    text = doc[0].strip().removeprefix('"""')
+    if old[0].endswith(r"\n--\n"):
+        indent = " " * (len(old[0]) - len(old[0].lstrip()))
+        return [old[0], indent + text, *doc[1:]]
+    if "--" in old:
+        return [*old[: old.index("--") + 2], text, *doc[1:]]
     return doc
 
 
@@ -45,8 +41,6 @@ def specified(source: str) -> dict[str, list[str]]:
                     text = child.body[0]
                     found[name] = lines[text.lineno - 1 : text.end_lineno]
                 if isinstance(child, ast.ClassDef):
-                    if name in found:
-                        found[name] = with_signature(child, found[name])
                     visit(child, f"{name}.")
 
     visit(ast.parse(source), "")
@@ -78,15 +72,18 @@ def rewritten(source: str, docs: dict[str, list[str]]) -> str:
                 end == i or not lines[end].rstrip().endswith('"""')
             ):
                 end += 1
-            out += docs.get(name, lines[i : end + 1])
+            old = lines[i : end + 1]
+            out += led(old, docs[name]) if name in docs else old
             i = end + 1
     return "\n".join(out) + "\n"
 
 
 def main() -> int:
     check, stale = "--check" in sys.argv[1:], []
+    docs: dict[str, list[str]] = {}
+    for twin in sorted((PACKAGE / "_pure").glob("*.py")):
+        docs |= specified(twin.read_text())
     for pyx in sorted((PACKAGE / "_native").glob("*.pyx")):
-        docs = specified((PACKAGE / "_pure" / f"{pyx.stem}.py").read_text())
         old = pyx.read_text()
         new = rewritten(old, docs)
         if new != old:

@@ -52,7 +52,7 @@ def parse_size(size: SupportsIndex | str, name: str = "size") -> int:
             )
         whole, _, fraction = match[1].partition(".")
         scaled = int(whole + fraction) * unit
-        nbytes, rest = divmod(scaled, 10 ** len(fraction))
+        nbytes, rest = divmod(scaled, int(10 ** len(fraction)))
         if rest:
             raise ValueError(f"{name} {size!r} is not a whole number of bytes")
     else:

@@ -538,7 +538,9 @@ A block of a pool, held until it is released.
 @cython.final
 @cython.no_gc
 cdef class BlockPool:
-    """BlockPool(block_size, blocks, *, max_blocks=None, alignment=64, prefault=False, huge_pages='auto', on_exhausted='raise', timeout=None, zero='never', debug=False, name=None, fork='copy')
+    """BlockPool(block_size, blocks, *, max_blocks=None, alignment=64, prefault=False,
+    huge_pages='auto', on_exhausted='raise', timeout=None, zero='never', debug=False,
+    name=None, fork='copy')
 --
 
 Blocks of equal size, made at once and used again and again.
