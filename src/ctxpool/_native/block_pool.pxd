@@ -128,7 +128,7 @@ cdef class Block:
     cdef uint32_t index_
 
     cdef int _dead(self) except -1
-    cdef _Lease _get_lease(self)
+    cdef PyObject *_get_lease(self) except NULL
     cdef object _get_view(self)
     cdef bint _quiescent(self) noexcept
     cdef int _release(self, bint strict) except -1

@@ -330,32 +330,29 @@ A block of a pool, held until it is released.
     cdef int _dead(self) except -1:
         raise BlockReleasedError("the block was released")
 
-    cdef _Lease _get_lease(self):
-        # Under the block's critical section; the block is alive.
-        cdef BlockPool pool = <BlockPool>self.pool_
-        cdef _Lease lease
-        cdef PyObject *view
+    cdef PyObject *_get_lease(self) except NULL:
+        # Borrowed. Under the block's critical section; the block is alive.
+        cdef PyObject *view = NULL
         if self.lease_ != NULL:
-            return <_Lease>self.lease_
+            return self.lease_
         if CXP_HAS_GIL and self.index_ != HEAP:
-            view = <PyObject *>pool._views[self.index_]
-            if view != NULL:
-                pool._views[self.index_] = NULL
-                if cxp_view_is_quiescent(view, PyMemoryView_GET_BASE(view), 1):
-                    lease = <_Lease>PyMemoryView_GET_BASE(view)
-                    lease.deferred = False
-                    lease.pool = self.pool_
-                    self.view_ = view
-                    Py_INCREF(lease)
-                    self.lease_ = <PyObject *>lease
-                    return lease
-                Py_DECREF(<object>view)
-        self.lease_ = new_lease(pool, self.index_, False)
-        return <_Lease>self.lease_
+            view = <PyObject *>(<BlockPool>self.pool_)._views[self.index_]
+        if view != NULL:
+            (<BlockPool>self.pool_)._views[self.index_] = NULL
+            if cxp_view_is_quiescent(view, PyMemoryView_GET_BASE(view), 1):
+                self.lease_ = PyMemoryView_GET_BASE(view)
+                Py_INCREF(<object>self.lease_)
+                (<_Lease>self.lease_).deferred = False
+                (<_Lease>self.lease_).pool = self.pool_
+                self.view_ = view
+                return self.lease_
+            Py_DECREF(<object>view)
+        self.lease_ = new_lease(<BlockPool>self.pool_, self.index_, False)
+        return self.lease_
 
     cdef object _get_view(self):
         # Under the block's critical section.
-        cdef _Lease lease
+        cdef PyObject *lease
         cdef PyObject *old = self.view_
         if self.pool_ == NULL:
             self._dead()
@@ -366,7 +363,7 @@ A block of a pool, held until it is released.
             Py_DECREF(<object>old)
         lease = self._get_lease()
         if self.view_ == NULL:
-            view = PyMemoryView_FromObject(lease)
+            view = PyMemoryView_FromObject(<object>lease)
             Py_INCREF(view)
             self.view_ = <PyObject *>view
         return <object>self.view_
@@ -431,7 +428,7 @@ A block of a pool, held until it is released.
         ValueError
             The array is larger than the block, or its items are objects.
         """
-        cdef _Lease lease
+        cdef PyObject *lease
         cdef Layout layout
         cdef BlockPool pool = self.pool
         parse_layout(&layout, pool.c.block_size, dtype, shape)
@@ -440,12 +437,12 @@ A block of a pool, held until it is released.
                 if self.pool_ == NULL:
                     self._dead()
                 lease = self._get_lease()
+                Py_INCREF(<object>lease)
         except BaseException:
             Py_DECREF(<object>layout.descr)
             raise
-        Py_INCREF(lease)
-        return cxp_array_over(layout.descr, layout.nd, layout.dims, lease.memory,
-                              <PyObject *>lease)
+        return cxp_array_over(layout.descr, layout.nd, layout.dims,
+                              (<_Lease>lease).memory, lease)
 
     @property
     def index(self):
@@ -461,7 +458,7 @@ A block of a pool, held until it is released.
             if self.pool_ == NULL:
                 self._dead()
             if self.index_ == HEAP:
-                return <size_t>self._get_lease().memory
+                return <size_t>(<_Lease>self.lease_).memory
             return <size_t>cxp_block_pool_at(&(<BlockPool>self.pool_).c, self.index_)
 
     @property
