@@ -108,6 +108,7 @@ cdef enum:
 
 
 def _one(value):
+    """The size of a value where no getsizeof was given: 1."""
     return 1
 
 
