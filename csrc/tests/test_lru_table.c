@@ -134,9 +134,14 @@ test_memory_is_flat_and_small(void)
     cxp_lru_init(&t);
     t.limit = N;
     for (uintptr_t k = 1; k <= 4 * N; k++) {
-        if (t.used == N)
-            cxp_lru_remove(&t, cxp_lru_oldest(&t));
-        CHECK(cxp_lru_insert(&t, (void *)k, (void *)k, cxp_lru_tag(k * 0x9E3779B1u)));
+        uint32_t tag = cxp_lru_tag(k * 0x9E3779B1u);
+        if (t.used == N && k % 2)
+            CHECK(!cxp_lru_replace(&t, cxp_lru_oldest(&t), (void *)k, (void *)k, tag));
+        else {
+            if (t.used == N)
+                cxp_lru_remove(&t, cxp_lru_oldest(&t));
+            CHECK(cxp_lru_insert(&t, (void *)k, (void *)k, tag));
+        }
         if (k == N)
             CHECK(cxp_lru_bytes(&t) < (size_t)50 * N);
     }
@@ -165,7 +170,15 @@ test_random(uint32_t keys, uint32_t steps)
         switch (below(6)) {
         case 0:
         case 1:
-            if (!e) {
+            if (!e && used && below(2)) {
+                uint32_t oldest = cxp_lru_oldest(&t);
+                in[(uintptr_t)t.entries[oldest].key] = 0;
+                void *key = (void *)(uintptr_t)k;
+                CHECK(!cxp_lru_replace(&t, oldest, key, key, cxp_lru_tag(hash_of(k))));
+                e = oldest;
+                in[k] = 1;
+                due[k] = size[k] = 0;
+            } else if (!e) {
                 e = insert(&t, k);
                 used++;
                 in[k] = 1;

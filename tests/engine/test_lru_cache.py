@@ -15,7 +15,14 @@ import pytest
 from ctxpool.errors import CtxPoolError, ValueTooLargeError
 from ctxpool.stats import LRUCacheStats
 
-PRIVATE = {"_MutableMapping__marker", "_abc_impl", "__abstractmethods__", "__slots__"}
+PRIVATE = {
+    "_MutableMapping__marker",
+    "_abc_impl",
+    "__abstractmethods__",
+    "__slots__",
+    "__firstlineno__",
+    "__static_attributes__",
+}
 
 
 @pytest.fixture

@@ -90,9 +90,9 @@ typedef struct cxp_lru_table {
 static inline void
 cxp_lru_init(cxp_lru_table *t)
 {
-    static const cxp_lru_slot none;
+    static const cxp_lru_slot none[8]; /* any home is in it */
     memset(t, 0, sizeof *t);
-    t->slots = (cxp_lru_slot *)(uintptr_t)&none; /* never written: it is always full */
+    t->slots = (cxp_lru_slot *)(uintptr_t)none; /* never written: it counts as full */
     t->shift = 31;
     t->limit = CXP_LRU_MAX_ENTRIES;
 }
@@ -148,7 +148,7 @@ cxp_lru_tag(uint64_t hash)
 static inline uint32_t
 cxp_lru_home(const cxp_lru_table *t, uint32_t tag)
 {
-    return ((tag >> t->shift) & ~7u & t->mask) | (tag & 7u & t->mask);
+    return ((tag >> t->shift) & ~7u) | (tag & 7u);
 }
 
 /* The first entry that may have the key: the tags are equal, the keys are the
@@ -507,6 +507,35 @@ cxp_lru_first_due(const cxp_lru_table *t, double now)
 
 /* ---- Insertion and removal ---- */
 
+static inline void
+cxp_lru_occupy_(cxp_lru_table *t, uint32_t e, uint32_t tag)
+{
+    cxp_lru_slot *slots = t->slots;
+    uint32_t mask = t->mask, p = cxp_lru_home(t, tag);
+    while (slots[p].entry)
+        p = (p + 1) & mask;
+    slots[p] = (cxp_lru_slot){tag, e};
+}
+
+/* Empty the slot of e, and shift back what probed past it: no tombstone. */
+static inline void
+cxp_lru_vacate_(cxp_lru_table *t, uint32_t e)
+{
+    cxp_lru_slot *slots = t->slots;
+    uint32_t mask = t->mask, shift = t->shift,
+             hole = cxp_lru_home(t, t->entries[e].tag);
+    while (slots[hole].entry != e)
+        hole = (hole + 1) & mask;
+    for (uint32_t p = (hole + 1) & mask; slots[p].entry; p = (p + 1) & mask) {
+        uint32_t home = ((slots[p].tag >> shift) & ~7u) | (slots[p].tag & 7u);
+        if (((p - home) & mask) >= ((p - hole) & mask)) {
+            slots[hole] = slots[p];
+            hole = p;
+        }
+    }
+    slots[hole].entry = 0;
+}
+
 /* A new entry, the most recent; the key must not be there yet. 0: no memory, or
  * CXP_LRU_MAX_ENTRIES are there. */
 static inline uint32_t
@@ -527,11 +556,7 @@ cxp_lru_insert(cxp_lru_table *t, void *key, void *value, uint32_t tag)
     entry->tag = tag;
     entry->seq = t->next_seq++;
     cxp_lru_link_(t->entries, e);
-    uint32_t p = cxp_lru_home(t, tag);
-    while (t->slots[p].entry)
-        p = (p + 1) & t->mask;
-    t->slots[p].tag = tag;
-    t->slots[p].entry = e;
+    cxp_lru_occupy_(t, e, tag);
     if (t->sizes)
         t->sizes[e] = 0;
     if (t->place)
@@ -554,19 +579,7 @@ static inline void
 cxp_lru_remove(cxp_lru_table *t, uint32_t e)
 {
     cxp_lru_entry *entry = &t->entries[e];
-    uint32_t mask = t->mask, hole = cxp_lru_home(t, entry->tag);
-    cxp_lru_slot *slots = t->slots;
-    while (slots[hole].entry != e)
-        hole = (hole + 1) & mask;
-    /* Shift back what probed past the hole: no tombstone. */
-    for (uint32_t p = (hole + 1) & mask; slots[p].entry; p = (p + 1) & mask) {
-        uint32_t home = cxp_lru_home(t, slots[p].tag);
-        if (((p - home) & mask) >= ((p - hole) & mask)) {
-            slots[hole] = slots[p];
-            hole = p;
-        }
-    }
-    slots[hole].entry = 0;
+    cxp_lru_vacate_(t, e);
     if (t->due_count)
         cxp_lru_no_due(t, e);
     cxp_lru_unlink_(t->entries, e);
@@ -579,6 +592,30 @@ cxp_lru_remove(cxp_lru_table *t, uint32_t e)
         t->sizes[e] = 0;
     }
     t->version++;
+}
+
+/* Give e to another key that is not there yet: what removing e and inserting the other
+ * comes to, in a full cache. -1: no memory, once in 2^32 insertions. */
+static inline int
+cxp_lru_replace(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag)
+{
+    if (t->next_seq == UINT32_MAX && cxp_lru_renumber_(t))
+        return -1;
+    cxp_lru_vacate_(t, e);
+    cxp_lru_occupy_(t, e, tag);
+    cxp_lru_entry *entry = &t->entries[e];
+    entry->key = key;
+    entry->value = value;
+    entry->tag = tag;
+    entry->seq = t->next_seq++;
+    cxp_lru_promote(t, e);
+    if (t->due_count)
+        cxp_lru_no_due(t, e);
+    if (t->sizes)
+        cxp_lru_set_size(t, e, 0);
+    t->inserts++;
+    t->version++;
+    return 0;
 }
 
 /* ---- Check ---- */

@@ -56,6 +56,7 @@ cdef extern from "lru_cache_impl.h":
     int cxp_bury(cxp_lru_table *t, uint32_t e, int reason, cxp_dead *dead)
     void cxp_drop_table(cxp_lru_table *old)
     PyObject *cxp_hit(object self, cxp_lru_table *t, object key) except? NULL
+    int cxp_has(object self, cxp_lru_table *t, object key) except -1
     object cxp_given(PyObject *reference)
     object cxp_shared(PyObject *reference)
     void cxp_track_for(object self, int *tracked, object key, object value)
@@ -107,6 +108,7 @@ cdef enum:
 
 
 def _one(value):
+    """The size of a value where no getsizeof was given: 1."""
     return 1
 
 
@@ -615,7 +617,10 @@ cdef class LRUCache:
         Py_XDECREF(old_value)
 
     def __contains__(self, key):
-        cdef PyObject *value = look(self, key, False, False, NULL)
+        cdef PyObject *value
+        if not self.table.due_count:
+            return cxp_has(self, &self.table, key)
+        value = look(self, key, False, False, NULL)
         Py_XDECREF(value)
         return value != NULL
 
@@ -1051,7 +1056,7 @@ cdef class LRUCache:
         if state["attributes"]:
             self.__dict__.update(state["attributes"])
         configure(self, state["maxsize"], state["getsizeof"], state["ttl"],
-                       state["preallocate"], state["on_evict"], state["timer"])
+                  state["preallocate"], state["on_evict"], state["timer"])
         for key, value, size, left in state["items"]:
             put.size = size
             put.fractional = type(size) is float

@@ -215,6 +215,20 @@ cxp_hit(PyObject *self, cxp_lru_table *t, PyObject *key)
     return value;
 }
 
+/* Whether key is there: 1, 0, or -1 with an exception. As cxp_hit(). */
+static inline int
+cxp_has(PyObject *self, cxp_lru_table *t, PyObject *key)
+{
+    uint32_t tag, e;
+    if (CXP_UNLIKELY(cxp_key_tag(key, &tag)))
+        return -1;
+    /* On self: against any other call on this cache. */
+    CXP_BEGIN(self);
+    e = cxp_find(t, key, tag);
+    CXP_END();
+    return e == CXP_ERROR ? -1 : e != 0;
+}
+
 static inline int
 cxp_is_atom(PyObject *object)
 {
@@ -275,8 +289,8 @@ cxp_store(PyObject *self, cxp_lru_table *t, const uint32_t *capacity, int *track
     e = cxp_find(t, key, tag);
     if (CXP_UNLIKELY(e == CXP_ERROR))
         result = -1;
-    else if (CXP_UNLIKELY(t->due_count || !*capacity || t->next_seq == UINT32_MAX))
-        result = CXP_LONG_WAY; /* only now, or so rare that it may cost more */
+    else if (CXP_UNLIKELY(t->due_count || !*capacity))
+        result = CXP_LONG_WAY; /* since the caller looked */
     else if (e) {
         cxp_track_for(self, tracked, value, value);
         replaced = t->entries[e].value;
@@ -284,20 +298,22 @@ cxp_store(PyObject *self, cxp_lru_table *t, const uint32_t *capacity, int *track
         t->entries[e].value = value;
         cxp_lru_promote(t, e);
     } else {
-        if (t->used >= *capacity) { /* the insertion takes its place: it cannot fail */
+        if (t->used >= *capacity) {
             e = cxp_lru_oldest(t);
             *old_key = t->entries[e].key;
             *old_value = t->entries[e].value;
-            cxp_lru_remove(t, e);
-            *evicted += 1;
-            result = CXP_EVICTED;
-        }
-        if (CXP_LIKELY(cxp_lru_insert(t, key, value, tag))) {
+            if (CXP_LIKELY(!cxp_lru_replace(t, e, key, value, tag))) {
+                *evicted += 1;
+                result = CXP_EVICTED;
+            } else
+                result = -2;
+        } else if (CXP_UNLIKELY(!cxp_lru_insert(t, key, value, tag)))
+            result = -2;
+        if (CXP_LIKELY(result >= 0)) {
             Py_INCREF(key);
             Py_INCREF(value);
             cxp_track_for(self, tracked, key, value);
-        } else
-            result = -2;
+        }
     }
     CXP_END();
     Py_XDECREF(replaced);
