@@ -13,7 +13,9 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.math cimport INFINITY
 
 import copyreg
+import os
 import time
+import weakref
 from collections.abc import Mapping, MutableMapping
 from types import GenericAlias
 
@@ -25,6 +27,7 @@ __all__ = ["LRUCache"]
 
 cdef extern from "lru_cache_impl.h":
     enum:
+        CXP_FREE_THREADED
         CXP_CAPACITY
         CXP_EXPIRED
         CXP_RESIZE
@@ -70,6 +73,7 @@ cdef extern from "lru_cache_impl.h":
     list cxp_list_records(cxp_record *records, Py_ssize_t count, bint pairs)
     void cxp_free_records(cxp_record *records, Py_ssize_t count)
     double cxp_monotonic()
+    void cxp_after_fork(object self, cxp_lru_table *t)
     void cxp_take_slots(PyTypeObject *type, object specimen, cxp_lru_table *table)
 
 cdef object MISSING = support.MISSING
@@ -105,6 +109,22 @@ cdef enum:
     STORED
     KEPT
     MAKE_ROOM
+
+
+# Where a lock can outlive its thread in a fork: all caches there are.
+cdef object living = weakref.WeakValueDictionary() if CXP_FREE_THREADED else None
+
+
+def _after_fork_in_child():
+    cdef LRUCache cache
+    for cache in list(living.values()):
+        cxp_after_fork(cache, &cache.table)
+        if cache.flights is not None:
+            cache.flights = {}
+
+
+if CXP_FREE_THREADED and hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _one(value):
@@ -321,7 +341,7 @@ cdef int take(LRUCache self, object key, bint count, PyObject **old_key,
 
 
 cdef object too_large(LRUCache self, size):
-    return ValueTooLargeError(f"value too large: size {size!r}, maxsize {self.bound!r}")
+    return ValueTooLargeError(f"value too large: size {size!r}, maxsize {self.maxsize!r}")
 
 
 cdef int put_locked(LRUCache self, object key, object value, Put *put,
@@ -540,6 +560,8 @@ cdef class LRUCache:
             for name in support.overridden(type(self), LRUCache, HOOKS):
                 self.hooks |= <unsigned int>HOOKS[name]
         self.sized = (self.hooks & GETSIZEOF) != 0
+        if CXP_FREE_THREADED:
+            living[id(self)] = self
 
     @cython.embedsignature(False)
     def __init__(self, maxsize, getsizeof=None, *, ttl=None, preallocate=False,

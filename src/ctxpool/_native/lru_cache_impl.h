@@ -420,6 +420,38 @@ cxp_monotonic(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+/* ---- The child of a fork ---- */
+
+#ifdef Py_GIL_DISABLED
+enum { CXP_FREE_THREADED = 1 };
+
+/* A thread that the fork left behind may have been inside a call: then nobody will ever
+ * unlock self, and its table may be half changed. It starts again empty. To tell such a
+ * lock from our own (a key's __eq__ may fork) we look while we hold none. */
+static void
+cxp_after_fork(PyObject *self, cxp_lru_table *t)
+{
+    Py_BEGIN_ALLOW_THREADS if (self->ob_mutex._bits & 1)
+    {
+        uint64_t version = t->version;
+        uint32_t limit = t->limit;
+        cxp_lru_init(t);
+        t->version = version + 1;
+        t->limit = limit;
+        self->ob_mutex._bits = 0;
+    }
+    Py_END_ALLOW_THREADS
+}
+#else
+enum { CXP_FREE_THREADED = 0 };
+
+static void
+cxp_after_fork(PyObject *self, cxp_lru_table *t)
+{
+    (void)self, (void)t;
+}
+#endif
+
 /* ---- Type slots that Cython does not make ---- */
 
 static Py_ssize_t cxp_table_at; /* offset of the cxp_lru_table in the object */
