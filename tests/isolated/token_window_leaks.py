@@ -1,6 +1,7 @@
 """Nothing grows: not the references, not the memory."""
 
 import gc
+import os
 import importlib
 import sys
 
@@ -87,7 +88,8 @@ rss, references = sizes()
 for _ in range(8):
     work()
 more_rss, more_references = sizes()
-assert more_rss - rss < 4_000_000, (rss, more_rss)
+if "asan" not in os.environ.get("LD_PRELOAD", ""):  # it keeps what was freed
+    assert more_rss - rss < 4_000_000, (rss, more_rss)
 assert more_references - references < 20, (references, more_references)
 
 window = TokenWindow(8, dtype="int64")

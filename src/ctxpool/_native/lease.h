@@ -14,7 +14,7 @@
  * other loads the whole), for longer than all of a take. */
 #ifdef Py_GIL_DISABLED
 #define CXP_HAS_GIL 0
-#define CXP_LOCK(object) Py_BEGIN_CRITICAL_SECTION(object)
+#define CXP_LOCK(object) Py_BEGIN_CRITICAL_SECTION(object);
 #define CXP_UNLOCK() Py_END_CRITICAL_SECTION()
 #else
 #define CXP_HAS_GIL 1
