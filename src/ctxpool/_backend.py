@@ -8,6 +8,8 @@ exists.
 import os
 from typing import TYPE_CHECKING, Literal
 
+from ._pickling import publish
+
 __all__ = ["Block", "BlockPool", "LRUCache", "TokenWindow", "backend"]
 
 
@@ -57,3 +59,5 @@ else:
         from ._pure.token_window import TokenWindow
 
         backend = "pure"
+
+publish(LRUCache, TokenWindow)

@@ -12,7 +12,6 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.math cimport INFINITY
 
-import copyreg
 import os
 import time
 import weakref
@@ -21,6 +20,7 @@ from types import GenericAlias
 
 from .. import _cache_support as support
 from .. import _unraisable
+from .._pickling import constructor
 from ..errors import ValueTooLargeError
 from ..stats import LRUCacheStats
 
@@ -1037,7 +1037,7 @@ cdef class LRUCache:
     # ---- Copy and pickle ----
 
     def __reduce__(self):
-        return copyreg.__newobj__, (type(self),), self.__getstate__()
+        return *constructor(type(self)), self.__getstate__()
 
     def __getstate__(self):
         """Everything but the counts: sizes, time left, both orders."""
@@ -1045,6 +1045,7 @@ cdef class LRUCache:
         cdef cxp_record *records
         cdef double now
         cdef list items = [], recency
+        cdef object size  # or Cython would infer a double, and an int would become one
         expire_all(self)
         now = clock(self) if self.table.due_count else 0
         records = cxp_records(self, &self.table, False, &count)

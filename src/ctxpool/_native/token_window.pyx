@@ -23,11 +23,11 @@ from cpython.tuple cimport PyTuple_CheckExact
 from libc.stdint cimport UINT64_MAX, int64_t, uint64_t
 from libc.string cimport memcpy
 
-import copyreg
 import sys
 
 import numpy as np
 
+from .._pickling import constructor
 from ..errors import TokenRangeError
 from ..stats import TokenWindowStats
 
@@ -1016,7 +1016,7 @@ The last *capacity* tokens of a stream, always as one array.
         return self.copy()
 
     def __reduce__(self):
-        return copyreg.__newobj__, (type(self),), self._state()
+        return *constructor(type(self)), self._state()
 
     cdef tuple _state(self):
         cdef const char *data = NULL

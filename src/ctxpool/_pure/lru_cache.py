@@ -1,6 +1,5 @@
 """LRUCache in Python: a dict in the order of insertion, another in that of use."""
 
-import copyreg
 import heapq
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from .. import _cache_support as support
 from .. import _unraisable
+from .._pickling import constructor
 from ..errors import ValueTooLargeError
 from ..stats import LRUCacheStats
 from .locks import new_rlock
@@ -907,7 +907,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
     # ---- Copy and pickle ----
 
     def __reduce__(self) -> Any:
-        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
+        return *constructor(type(self)), self.__getstate__()
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the counts: sizes, time left, both orders."""

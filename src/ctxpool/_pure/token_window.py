@@ -5,7 +5,6 @@ generation that is used up is replaced by a fresh buffer, into which the window 
 copied at once. What a caller can see is the same.
 """
 
-import copyreg
 import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +13,7 @@ from typing import Any, Literal, Self, SupportsIndex, cast, overload
 import numpy as np
 import numpy.typing as npt
 
+from .._pickling import constructor
 from ..errors import TokenRangeError
 from ..stats import TokenWindowStats
 from .locks import new_rlock
@@ -742,7 +742,7 @@ class TokenWindow:
     __copy__ = copy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return copyreg.__newobj__, (type(self),), self._state()  # type: ignore[attr-defined]
+        return *constructor(type(self)), self._state()
 
     def _state(self) -> tuple[Any, ...]:
         parameters = {

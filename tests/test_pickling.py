@@ -1,0 +1,61 @@
+"""A pickle made by either back end loads in the other."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import ctxpool
+
+PROGRAM = """
+import pickle, sys
+import ctxpool
+assert ctxpool.backend == sys.argv[1], ctxpool.backend
+data = sys.stdin.buffer.read()
+if data:
+    window, cache = pickle.loads(data)
+    assert type(window) is ctxpool.TokenWindow and type(cache) is ctxpool.LRUCache
+else:
+    window = ctxpool.TokenWindow(4, dtype="int64", overflow="compact", overlap=1)
+    window.extend([1, 2, 3])
+    cache = ctxpool.LRUCache(10, len)
+    cache["a"], cache["b"] = "xx", "yyy"
+    cache["a"]
+assert list(window) == [1, 2, 3] and window.position == 3, window
+assert cache.by_recency() == ["b", "a"] and list(cache.items()) == [
+    ("a", "xx"), ("b", "yyy")], cache
+assert cache.currsize == 5 and type(cache.currsize) is int, cache.currsize
+sys.stdout.buffer.write(b"PICKLE" + pickle.dumps((window, cache)))
+"""
+
+
+def run(backend: str, data: bytes) -> bytes:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("CTXPOOL_")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, backend],
+        input=data,
+        env={**env, f"CTXPOOL_{backend.upper()}": "1"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.partition(b"PICKLE")[2]
+
+
+def test_each_loads_what_the_other_made() -> None:
+    if ctxpool.backend == "pure":
+        pytest.skip("no native extension in this installation")
+    native, pure = run("native", b""), run("pure", b"")
+    run("native", pure)
+    run("pure", native)
+
+
+def test_a_subclass_keeps_its_own_name() -> None:
+    cache = pickle.loads(pickle.dumps(Sub(3)))
+    assert type(cache) is Sub
+    assert cache.maxsize == 3
+
+
+class Sub(ctxpool.LRUCache):
+    pass
