@@ -1,4 +1,4 @@
-"""Copy the docstrings of the pure twins, which are the specification, to the .pyx files.
+"""Copy the docstrings of the pure twins, the specification, to the .pyx files.
 
     python tools/docstrings.py            write them
     python tools/docstrings.py --check    exit 1 where one differs
@@ -91,7 +91,9 @@ def main() -> int:
             if not check:
                 pyx.write_text(new)
     for name in stale:
-        print(f"{name}: docstrings {'differ from' if check else 'copied from'} its twin")
+        print(
+            f"{name}: docstrings {'differ from' if check else 'copied from'} its twin"
+        )
     return 1 if check and stale else 0
 
 

@@ -35,7 +35,6 @@ __all__ = [
     "pairs",
     "shown",
     "single_flight",
-    "unraisable",
 ]
 
 MISSING: Any = object()
@@ -152,21 +151,6 @@ def shown(cache: Any) -> str:
         f"{type(cache).__name__}({{{items}}}, "
         f"maxsize={cache.maxsize!r}, currsize={cache.currsize!r})"
     )
-
-
-class _Unraisable:
-    """Hands an exception to sys.unraisablehook: its __del__ raises it."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-    def __del__(self) -> None:
-        raise self.error
-
-
-def unraisable(error: BaseException) -> None:
-    """Hand *error* to sys.unraisablehook."""
-    _Unraisable(error)
 
 
 class CacheKeys(KeysView[Any]):

@@ -42,6 +42,7 @@ def parse_size(size: SupportsIndex | str, name: str = "size") -> int:
     >>> parse_size("1.5 MB")
     1500000
     """
+    nbytes: int
     if isinstance(size, str):
         match = _TEXT.fullmatch(size)
         unit = _UNITS.get(match[2].upper()) if match else None
@@ -52,12 +53,12 @@ def parse_size(size: SupportsIndex | str, name: str = "size") -> int:
             )
         whole, _, fraction = match[1].partition(".")
         scaled = int(whole + fraction) * unit
-        nbytes, rest = divmod(scaled, int(10 ** len(fraction)))
+        nbytes, rest = divmod(scaled, 10 ** len(fraction))
         if rest:
             raise ValueError(f"{name} {size!r} is not a whole number of bytes")
     else:
         try:
-            nbytes = int(operator.index(size))
+            nbytes = operator.index(size)
         except TypeError:
             raise TypeError(
                 f"{name} must be a whole number of bytes or text, not {size!r}"

@@ -24,7 +24,9 @@ def test_every_block_comes_out_once(impl):
     assert [block.index for block in blocks] == [0, 1, 2, 3]
     for i, block in enumerate(blocks):
         block.view[:] = bytes([i]) * 100
-    assert [bytes(block.view) for block in blocks] == [bytes([i]) * 100 for i in range(4)]
+    assert [bytes(block.view) for block in blocks] == [
+        bytes([i]) * 100 for i in range(4)
+    ]
     with pytest.raises(PoolExhaustedError, match="0 of 4 blocks free, 1 needed"):
         pool.acquire()
     assert pool.available == 0
@@ -54,7 +56,9 @@ def test_a_block_is_what_it_says(impl):
     assert not a.released
     assert (a.view.format, a.view.readonly, a.view.contiguous) == ("B", False, True)
     assert repr(a) == "<Block 0 of 1024 bytes>"
-    assert repr(pool) == "<BlockPool name='frames', block_size=1024, blocks=3, in_use=2>"
+    assert (
+        repr(pool) == "<BlockPool name='frames', block_size=1024, blocks=3, in_use=2>"
+    )
     assert np.frombuffer(a.view, np.uint8).ctypes.data == a.address
     a.release()
     assert repr(a) == "<Block, released>"
@@ -490,7 +494,7 @@ def test_stats(impl):
         ({"blocks": 0}, ValueError, "blocks must be from 1 to .*, not 0"),
         ({"blocks": 2**32}, ValueError, "not 4294967296"),
         ({"blocks": None}, TypeError, "whole number, not None"),
-        ({"max_blocks": 4}, ValueError, 'needs on_exhausted="grow", not \'raise\''),
+        ({"max_blocks": 4}, ValueError, "needs on_exhausted=\"grow\", not 'raise'"),
         ({"max_blocks": 1, "on_exhausted": "grow"}, ValueError, "max_blocks"),
         ({"alignment": 48}, ValueError, "power of two, not 48"),
         ({"alignment": 0}, ValueError, "alignment"),
@@ -617,9 +621,7 @@ def test_debug_names_the_places_of_leaks(impl):
     array, number = pool.empty(), pool.allocate()
     leaks = pool.leaks()
     assert [index for index, _ in leaks] == [0, 1, 2]
-    assert leaks[0][1] == (
-        f"{__file__}:{line} in test_debug_names_the_places_of_leaks"
-    )
+    assert leaks[0][1] == (f"{__file__}:{line} in test_debug_names_the_places_of_leaks")
     with pytest.warns(ResourceWarning, match="closed with 3 blocks out") as caught:
         pool.close()
     assert leaks[0][1] in str(caught[0].message)

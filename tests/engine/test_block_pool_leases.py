@@ -27,9 +27,9 @@ HOLDERS = {
     "read-only": lambda v: v.toreadonly(),
     "frombuffer": lambda v: np.frombuffer(v, np.uint8),
     "asarray": np.asarray,
-    "array without a copy": lambda v: np.array(v, copy=False)
-    if np.__version__ < "2"
-    else np.asarray(v, copy=False),
+    "array without a copy": lambda v: (
+        np.array(v, copy=False) if np.__version__ < "2" else np.asarray(v, copy=False)
+    ),
     "ndarray over it": lambda v: np.ndarray((SIZE,), np.uint8, buffer=v),
     "part of an ndarray": lambda v: np.ndarray((SIZE,), np.uint8, buffer=v)[
         ::2
@@ -156,8 +156,8 @@ def test_released_views_do_not_wake_again(impl):
         with pool.acquire() as block:
             view = block.view
             view[:] = bytes(64)
+        view.release()
         with pytest.raises(ValueError, match="released"):
-            view.release()
             view[0]
         del view
         assert pool.in_use == 0
@@ -267,24 +267,27 @@ def test_memory_found_by_the_collector_stays_mapped(impl):
 def test_pyzmq_in_flight(impl):
     zmq = pytest.importorskip("zmq")
     pool = impl.BlockPool(32 << 20, 1)
-    with zmq.Context() as context:
-        with context.socket(zmq.PULL) as pull, context.socket(zmq.PUSH) as push:
-            pull.setsockopt(zmq.RCVHWM, 1)
-            push.setsockopt(zmq.SNDHWM, 10)
-            port = pull.bind_to_random_port("tcp://127.0.0.1")
-            push.connect(f"tcp://127.0.0.1:{port}")
-            block = pool.acquire()
-            block.view[:4] = b"AAAA"
-            push.send_multipart([block.view, b"small"], copy=False)
-            block.release()
-            if pool.in_use:  # still in flight: nobody else gets it
-                assert pool.try_acquire() is None
-            message = pull.recv_multipart()
-            assert message[0][:4] == b"AAAA"
-            assert len(message[0]) == 32 << 20
-            deadline = time.monotonic() + 10
-            while pool.in_use and time.monotonic() < deadline:
-                time.sleep(0.01)
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.PULL) as pull,
+        context.socket(zmq.PUSH) as push,
+    ):
+        pull.setsockopt(zmq.RCVHWM, 1)
+        push.setsockopt(zmq.SNDHWM, 10)
+        port = pull.bind_to_random_port("tcp://127.0.0.1")
+        push.connect(f"tcp://127.0.0.1:{port}")
+        block = pool.acquire()
+        block.view[:4] = b"AAAA"
+        push.send_multipart([block.view, b"small"], copy=False)
+        block.release()
+        if pool.in_use:  # still in flight: nobody else gets it
+            assert pool.try_acquire() is None
+        message = pull.recv_multipart()
+        assert message[0][:4] == b"AAAA"
+        assert len(message[0]) == 32 << 20
+        deadline = time.monotonic() + 10
+        while pool.in_use and time.monotonic() < deadline:
+            time.sleep(0.01)
     assert pool.in_use == 0
 
 

@@ -20,6 +20,7 @@ from collections.abc import Mapping, MutableMapping
 from types import GenericAlias
 
 from .. import _cache_support as support
+from .. import _unraisable
 from ..errors import ValueTooLargeError
 from ..stats import LRUCacheStats
 
@@ -236,7 +237,7 @@ cdef int notify(LRUCache self, cxp_dead *dead) except -1:
                 if first is None:
                     first = error
                 else:
-                    support.unraisable(error)
+                    _unraisable.report(error)
     cxp_dead_free(dead)
     if first is not None:
         raise first

@@ -33,6 +33,8 @@ from ctxpool.errors import (
 from ctxpool.sizes import parse_size
 from ctxpool.stats import BlockPoolStats
 
+from .. import _unraisable
+
 __all__ = ["Block", "BlockPool"]
 
 _BY_LEASE, _BY_INDEX = 1, 2
@@ -740,11 +742,7 @@ class BlockPool:
             finally:
                 self._lock.release()
         while self._damaged:
-            index = self._damaged.popleft()
-            try:
-                raise damage(index)
-            except CorruptionError as error:  # found where nobody could catch it
-                sys.unraisablehook(_Unraisable(error, self))
+            _unraisable.report(damage(self._damaged.popleft()))
 
     def _drain(self) -> None:
         while self._returned:
@@ -869,13 +867,3 @@ class BlockPool:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
         self._settle()
-
-
-class _Unraisable:
-    """What sys.unraisablehook takes."""
-
-    err_msg = None
-
-    def __init__(self, error: BaseException, source: object) -> None:
-        self.exc_type, self.exc_value = type(error), error
-        self.exc_traceback, self.object = error.__traceback__, source

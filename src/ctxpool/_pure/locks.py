@@ -2,7 +2,7 @@
 
 A forked child has one thread. A lock that another thread of the parent held at that
 moment would stay locked there for ever, and what it guards would be half done. So the
-thread that forks takes every lock first, and both sides let them go after it, as the
+thread that forks takes every lock first, and both sides let go of them after it, as the
 standard library's logging does with its own.
 """
 
@@ -41,8 +41,9 @@ def new_rlock() -> threading.RLock:
 
 def _before_fork() -> None:
     for _, lock in sorted(_locks.items()):
-        lock.acquire()
-        _held.append(lock)
+        # Not for ever: a key's __eq__ may be asleep in there.
+        if lock.acquire(timeout=1):
+            _held.append(lock)
 
 
 def _after_fork() -> None:
@@ -50,6 +51,14 @@ def _after_fork() -> None:
         _held.pop().release()
 
 
+def _after_fork_in_child() -> None:
+    _held.clear()
+    for lock in list(_locks.values()):
+        lock._at_fork_reinit()  # as threading's own locks are
+
+
 os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    before=_before_fork,
+    after_in_parent=_after_fork,
+    after_in_child=_after_fork_in_child,
 )

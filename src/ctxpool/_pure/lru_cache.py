@@ -2,11 +2,8 @@
 
 import copyreg
 import heapq
-import os
 import sys
-import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import (
     Callable,
@@ -21,8 +18,10 @@ from collections.abc import (
 from typing import Any, Generic, TypeVar
 
 from .. import _cache_support as support
+from .. import _unraisable
 from ..errors import ValueTooLargeError
 from ..stats import LRUCacheStats
+from .locks import new_rlock
 
 __all__ = ["LRUCache"]
 
@@ -77,39 +76,6 @@ class _GetSizeOf:
 def _one(value: object) -> int:
     """The size of a value where no getsizeof was given: 1."""
     return 1
-
-
-# A fork waits until no other thread is inside a cache.
-_caches: "weakref.WeakValueDictionary[int, LRUCache[Any, Any]]" = (
-    weakref.WeakValueDictionary()
-)
-_held: list[Any] = []
-
-
-def _before_fork() -> None:
-    for cache in list(_caches.values()):
-        # Not for ever: a key's __eq__ may be asleep in there.
-        if cache._lock.acquire(timeout=1):
-            _held.append(cache._lock)
-
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
-
-
-def _after_fork_in_child() -> None:
-    _held.clear()
-    for cache in list(_caches.values()):
-        cache._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork,
-        after_in_child=_after_fork_in_child,
-    )
 
 
 class LRUCache(MutableMapping[K, V], Generic[K, V]):
@@ -230,7 +196,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "LRUCache[K, V]":
         self = super().__new__(cls)
-        self._lock = threading.RLock()
+        self._lock = new_rlock()
         self._overrides = frozenset()
         if cls is not LRUCache:
             self._overrides = support.overridden(cls, LRUCache, HOOKS)
@@ -245,7 +211,6 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         self._hits = self._misses = self._inserts = 0
         self._evicted = dict.fromkeys(REASONS, 0)
         self._empty()
-        _caches[id(self)] = self
         return self
 
     def _empty(self) -> None:
@@ -402,7 +367,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                 if first is None:
                     first = error
                 else:
-                    support.unraisable(error)
+                    _unraisable.report(error)
         if first is not None:
             try:
                 raise first

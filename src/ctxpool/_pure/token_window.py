@@ -8,7 +8,6 @@ copied at once. What a caller can see is the same.
 import copyreg
 import operator
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, Self, SupportsIndex, cast, overload
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from ..errors import TokenRangeError
 from ..stats import TokenWindowStats
+from .locks import new_rlock
 
 __all__ = ["TokenWindow"]
 
@@ -199,7 +199,7 @@ class TokenWindow:
             ) from None
         if hasattr(self, "_lock"):
             raise RuntimeError("TokenWindow.__init__ was called before")
-        self._lock = threading.RLock()
+        self._lock = new_rlock()
         self._capacity, self._overlap, self._sink, self._slack = (
             fits,
             keeps,
