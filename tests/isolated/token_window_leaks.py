@@ -1,8 +1,8 @@
 """Nothing grows: not the references, not the memory."""
 
 import gc
-import os
 import importlib
+import os
 import sys
 
 import numpy as np
@@ -84,13 +84,17 @@ def sizes():
 token = 2**40 + 7
 for _ in range(3):
     work()
-rss, references = sizes()
-for _ in range(8):
-    work()
-more_rss, more_references = sizes()
-if "asan" not in os.environ.get("LD_PRELOAD", ""):  # it keeps what was freed
-    assert more_rss - rss < 4_000_000, (rss, more_rss)
-assert more_references - references < 20, (references, more_references)
+for _ in range(3):  # an allocator takes a step now and then; a leak grows each time
+    rss, references = sizes()
+    for _ in range(8):
+        work()
+    more_rss, more_references = sizes()
+    assert more_references - references < 20, (references, more_references)
+    if more_rss - rss < 4_000_000:
+        break
+else:
+    if "asan" not in os.environ.get("LD_PRELOAD", ""):  # it keeps what was freed
+        raise AssertionError((rss, more_rss))
 
 window = TokenWindow(8, dtype="int64")
 before = sys.getrefcount(token)
