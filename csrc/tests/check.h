@@ -6,12 +6,12 @@
 
 static int check_failures;
 
-#define CHECK(cond)                                                    \
-    do {                                                               \
-        if (!(cond)) {                                                 \
-            check_failures++;                                          \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond); \
-        }                                                              \
+#define CHECK(cond)                                                                    \
+    do {                                                                               \
+        if (!(cond)) {                                                                 \
+            check_failures++;                                                          \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);                 \
+        }                                                                              \
     } while (0)
 
 #define CHECK_SUMMARY() (check_failures ? 1 : 0)

@@ -6,30 +6,18 @@
 
 #include <numpy/arrayobject.h>
 
+#include "critical.h"
 #include "ctxpool/block_pool.h"
 
-/* The hot calls on a pool, against its other threads. cython.critical_section is free
- * of a lock on builds with a GIL, but not of an INCREF and a DECREF of the object: from
- * CPython 3.12 on these stall the processor (the one stores half of the count, the
- * other loads the whole), for longer than all of a take. */
-#ifdef Py_GIL_DISABLED
-#define CXP_HAS_GIL 0
-#define CXP_LOCK(object) Py_BEGIN_CRITICAL_SECTION(object);
-#define CXP_UNLOCK() Py_END_CRITICAL_SECTION()
-#else
-#define CXP_HAS_GIL 1
-#define CXP_LOCK(object) (void)(object);
-#define CXP_UNLOCK()
-#endif
-
+/* The hot calls on a pool. */
 static inline uint32_t
 cxp_locked_take(PyObject *owner_of_pool, cxp_block_pool *pool, uint32_t owner,
                 int *disturbed)
 {
     uint32_t index;
-    CXP_LOCK(owner_of_pool)
+    CXP_BEGIN(owner_of_pool);
     index = cxp_block_pool_take_checked(pool, owner, disturbed);
-    CXP_UNLOCK()
+    CXP_END();
     return index;
 }
 
@@ -38,9 +26,9 @@ cxp_locked_give(PyObject *owner_of_pool, cxp_block_pool *pool, uint32_t index,
                 uint32_t owner)
 {
     int state;
-    CXP_LOCK(owner_of_pool)
+    CXP_BEGIN(owner_of_pool);
     state = cxp_block_pool_give(pool, index, owner);
-    CXP_UNLOCK()
+    CXP_END();
     return state;
 }
 

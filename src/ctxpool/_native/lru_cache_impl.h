@@ -14,20 +14,14 @@
 #include <ctxpool/lru_table.h>
 #include <time.h>
 
+#include "critical.h"
+
 #define CXP_ERROR UINT32_MAX /* instead of an entry number: an exception is set */
 
 #ifdef Py_GIL_DISABLED
 #define CXP_STR_HASH(s) __atomic_load_n(&((PyASCIIObject *)(s))->hash, __ATOMIC_RELAXED)
 #else
 #define CXP_STR_HASH(s) (((PyASCIIObject *)(s))->hash)
-#endif
-
-#if PY_VERSION_HEX >= 0x030D0000
-#define CXP_BEGIN(self) Py_BEGIN_CRITICAL_SECTION(self)
-#define CXP_END()       Py_END_CRITICAL_SECTION()
-#else
-#define CXP_BEGIN(self) {
-#define CXP_END()       }
 #endif
 
 #define CXP_LIKELY(x)   __builtin_expect(!!(x), 1)

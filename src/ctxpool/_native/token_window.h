@@ -5,7 +5,19 @@
 #include <Python.h>
 #include <numpy/arrayobject.h>
 
+#include "critical.h"
 #include "ctxpool/token_ring.h"
+
+/* cxp_ring_push() against the window's other threads. */
+static inline bool
+cxp_locked_push(PyObject *window, cxp_ring *ring, int64_t value)
+{
+    bool done;
+    CXP_BEGIN(window);
+    done = cxp_ring_push(ring, value);
+    CXP_END();
+    return done;
+}
 
 /* The value of an exact int of one digit (most tokens): no Python code runs, nothing
  * can fail. Anything else: false. */

@@ -36,6 +36,7 @@ cnp.import_array()
 __all__ = ["TokenWindow"]
 
 cdef extern from "token_window.h":
+    bint cxp_locked_push(PyObject *window, cxp_ring *ring, int64_t value)
     bint cxp_small_int(PyObject *object, int64_t *value)
     int cxp_int_token(const cxp_ring *ring, PyObject *number, uint64_t *token)
     bint cxp_read_small_ints(const cxp_ring *ring, PyObject *items, Py_ssize_t n,
@@ -356,8 +357,7 @@ The last *capacity* tokens of a stream, always as one array.
         cdef bint done = False
         cdef char[8] bytes_
         if cxp_small_int(<PyObject *>token, &value):
-            with cython.critical_section(self):
-                done = cxp_ring_push(&self.c, value)
+            done = cxp_locked_push(<PyObject *>self, &self.c, value)
         if not done:
             self._token(token, &bits)
             cxp_token_write(bytes_, self.c.size, bits)

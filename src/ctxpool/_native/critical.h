@@ -1,0 +1,27 @@
+/* An object's critical section, for C: against its other threads on free-threaded
+ * builds, nothing elsewhere.
+ *
+ * For the hottest calls only. cython.critical_section takes no lock on builds with a
+ * GIL either, but it does an INCREF and a DECREF of the object; from CPython 3.12 on
+ * these stall the processor (the one stores half of the count, and then the other loads
+ * the whole) for longer than all of an append or of taking a block. */
+#ifndef CTXPOOL_NATIVE_CRITICAL_H
+#define CTXPOOL_NATIVE_CRITICAL_H
+
+#include <Python.h>
+
+#ifdef Py_GIL_DISABLED
+#define CXP_HAS_GIL 0
+#else
+#define CXP_HAS_GIL 1
+#endif
+
+#if PY_VERSION_HEX >= 0x030D0000
+#define CXP_BEGIN(self) Py_BEGIN_CRITICAL_SECTION(self)
+#define CXP_END()       Py_END_CRITICAL_SECTION()
+#else
+#define CXP_BEGIN(self) {
+#define CXP_END()       }
+#endif
+
+#endif /* CTXPOOL_NATIVE_CRITICAL_H */
