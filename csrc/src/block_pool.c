@@ -67,6 +67,8 @@ cxp_block_pool_grow(cxp_block_pool *pool, uint32_t more)
 static void
 unmap(cxp_block_pool *pool)
 {
+    if (pool->in_use || pool->pins)
+        return;
     CXP_SHOW(pool->vm.base, pool->vm.size);
     cxp_vm_unmap(&pool->vm);
     pool->base = NULL;
@@ -80,13 +82,27 @@ cxp_block_pool_close(cxp_block_pool *pool)
     pool->flags |= CXP_CLOSED;
     pool->nfree = 0;            /* take finds nothing on the stack, */
     pool->fresh = pool->blocks; /* and nothing fresh */
-    if (pool->in_use == 0)
+    unmap(pool);
+}
+
+void
+cxp_block_pool_pin(cxp_block_pool *pool)
+{
+    pool->pins++;
+}
+
+void
+cxp_block_pool_unpin(cxp_block_pool *pool)
+{
+    pool->pins--;
+    if (pool->flags & CXP_CLOSED)
         unmap(pool);
 }
 
 void
 cxp_block_pool_fini(cxp_block_pool *pool)
 {
+    pool->in_use = pool->pins = 0;
     unmap(pool);
     free(pool->stack);
     free(pool->slot);
@@ -154,8 +170,7 @@ cxp_block_pool_given(cxp_block_pool *pool, uint32_t index)
     }
     if (pool->flags & CXP_CLOSED) {
         pool->nfree = 0;
-        if (pool->in_use == 0)
-            unmap(pool);
+        unmap(pool);
     }
     return -damaged;
 }

@@ -174,6 +174,20 @@ test_a_closed_pool_waits_for_its_last_block(void)
 }
 
 static void
+test_a_pinned_slab_stays(void)
+{
+    cxp_block_pool pool = make(4096, 2, 2, 0);
+    cxp_block_pool_pin(&pool);
+    cxp_block_pool_close(&pool);
+    CHECK(pool.base != NULL);
+    CXP_SHOW(pool.base, 1);
+    pool.base[0] = 1;
+    cxp_block_pool_unpin(&pool);
+    CHECK(pool.base == NULL);
+    cxp_block_pool_fini(&pool);
+}
+
+static void
 test_impossible_sizes_are_refused(void)
 {
     static const struct {
@@ -243,6 +257,7 @@ main(void)
     test_debug_finds_writes_where_nobody_may_write();
     test_trim_gives_back_free_blocks_only();
     test_a_closed_pool_waits_for_its_last_block();
+    test_a_pinned_slab_stays();
     test_impossible_sizes_are_refused();
     test_random_actions_keep_the_invariants();
     return CHECK_SUMMARY();

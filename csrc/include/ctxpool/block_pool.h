@@ -59,6 +59,7 @@ typedef struct cxp_block_pool {
     uint32_t blocks;
     uint64_t takes, gives;
     uint32_t max_blocks;
+    uint32_t pins;     /* callers that use the slab without the lock */
     size_t block_size; /* bytes the user may write */
     cxp_vm vm;
     /* cxp_block_pool_taken and _given, found through the pool: take and give link
@@ -71,44 +72,40 @@ typedef struct cxp_block_pool {
  * alignment that is no power of two, or a slab that no address space holds.
  * `huge` asks for huge pages; a refusal is no error. O(1), but for `prefault`,
  * which makes the first `blocks` blocks resident. */
-int
-cxp_block_pool_init(cxp_block_pool *pool, size_t block_size, uint32_t blocks,
-                    uint32_t max_blocks, size_t alignment, uint32_t flags, int huge,
-                    int prefault);
+int cxp_block_pool_init(cxp_block_pool *pool, size_t block_size, uint32_t blocks,
+                        uint32_t max_blocks, size_t alignment, uint32_t flags, int huge,
+                        int prefault);
 
 /* Let up to `more` further blocks exist; how many do now. */
-uint32_t
-cxp_block_pool_grow(cxp_block_pool *pool, uint32_t more);
+uint32_t cxp_block_pool_grow(cxp_block_pool *pool, uint32_t more);
 
 /* Hand out nothing more. The slab is unmapped when the last block is back (at
  * once, if all are). */
-void
-cxp_block_pool_close(cxp_block_pool *pool);
-void
-cxp_block_pool_fini(cxp_block_pool *pool);
+void cxp_block_pool_close(cxp_block_pool *pool);
+
+/* Keep the slab mapped until as many unpins, for work on it without the lock. */
+void cxp_block_pool_pin(cxp_block_pool *pool);
+void cxp_block_pool_unpin(cxp_block_pool *pool);
+
+void cxp_block_pool_fini(cxp_block_pool *pool);
 
 /* Give the memory of free blocks back to the system; bytes that were resident.
  * O(blocks + pages). */
-size_t
-cxp_block_pool_trim(cxp_block_pool *pool);
+size_t cxp_block_pool_trim(cxp_block_pool *pool);
 
 /* 0, or -1 - i for the first block whose state breaks an invariant. For tests:
  * O(blocks^2). */
-int64_t
-cxp_block_pool_check(const cxp_block_pool *pool);
+int64_t cxp_block_pool_check(const cxp_block_pool *pool);
 
 /* The work of take and give that only some pools ask for (flags). Both return 0,
  * or -1 in debug: a free block was written to; something was written behind the
  * end of a block. The block is handed out or taken back all the same. */
-int
-cxp_block_pool_taken(cxp_block_pool *pool, uint32_t index);
-int
-cxp_block_pool_given(cxp_block_pool *pool, uint32_t index);
+int cxp_block_pool_taken(cxp_block_pool *pool, uint32_t index);
+int cxp_block_pool_given(cxp_block_pool *pool, uint32_t index);
 
 /* Debug: 1 when something was written behind the end of a block that is out; the
  * canary there is renewed, so that it is told once. */
-int
-cxp_block_pool_mend(cxp_block_pool *pool, uint32_t index);
+int cxp_block_pool_mend(cxp_block_pool *pool, uint32_t index);
 
 static inline void *
 cxp_block_pool_at(const cxp_block_pool *pool, uint32_t index)
@@ -206,8 +203,7 @@ cxp_block_pool_take_many(cxp_block_pool *pool, uint32_t owner, uint32_t *indices
 
 /* All n blocks back, or none: 0 or 1 as give, or -1 - i when indices[i] is not
  * `owner`'s or stands there twice. O(n). */
-int64_t
-cxp_block_pool_give_many(cxp_block_pool *pool, const uint32_t *indices, size_t n,
-                         uint32_t owner);
+int64_t cxp_block_pool_give_many(cxp_block_pool *pool, const uint32_t *indices,
+                                 size_t n, uint32_t owner);
 
 #endif /* CTXPOOL_BLOCK_POOL_H */

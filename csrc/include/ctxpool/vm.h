@@ -24,38 +24,29 @@ enum {
 };
 
 /* Bytes of a page, and of a transparent huge page (0 where there are none). */
-size_t
-cxp_vm_page_size(void);
-size_t
-cxp_vm_huge_page_size(void);
+size_t cxp_vm_page_size(void);
+size_t cxp_vm_huge_page_size(void);
 
 /* Map at least `size` bytes at a multiple of `alignment` (a power of two). With
  * `lazy` the system reserves no swap for it: for a map of which little may ever
  * be used. */
-int
-cxp_vm_map(cxp_vm *vm, size_t size, size_t alignment, int lazy);
-void
-cxp_vm_unmap(cxp_vm *vm);
+int cxp_vm_map(cxp_vm *vm, size_t size, size_t alignment, int lazy);
+void cxp_vm_unmap(cxp_vm *vm);
 
 /* Ask for huge pages; -1 where the system has none. */
-int
-cxp_vm_advise_huge(const cxp_vm *vm);
-int
-cxp_vm_advise_fork(const cxp_vm *vm, int mode);
+int cxp_vm_advise_huge(const cxp_vm *vm);
+int cxp_vm_advise_fork(const cxp_vm *vm, int mode);
 
 /* Make [p, p + n) resident and writable, without changing a byte of it, also
  * while others write there. O(pages). */
-int
-cxp_vm_populate(void *p, size_t n);
+int cxp_vm_populate(void *p, size_t n);
 
 /* Bytes of the whole pages inside [p, p + n) that are resident. O(pages). */
-size_t
-cxp_vm_resident(const void *p, size_t n);
+size_t cxp_vm_resident(const void *p, size_t n);
 
 /* Give the whole pages inside [p, p + n) back to the system; their bytes are lost.
  * The result is what was resident there. Afterwards they read as zeros; or, with
  * `lazy`, as zeros or as they were: the system takes them when it is short. */
-size_t
-cxp_vm_discard(void *p, size_t n, int lazy);
+size_t cxp_vm_discard(void *p, size_t n, int lazy);
 
 #endif /* CTXPOOL_VM_H */

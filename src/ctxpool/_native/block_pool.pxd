@@ -1,4 +1,4 @@
-"""The block pool for Cython code: ``from ctxpool._native.block_pool cimport BlockPool``.
+"""The block pool: ``from ctxpool._native.block_pool cimport BlockPool``.
 
 Compile with ``ctxpool.get_include()`` and ``numpy.get_include()`` on the include path.
 """
@@ -47,6 +47,8 @@ cdef extern from "ctxpool/block_pool.h" nogil:
     void cxp_block_pool_fini(cxp_block_pool *pool)
     uint32_t cxp_block_pool_grow(cxp_block_pool *pool, uint32_t more)
     void cxp_block_pool_close(cxp_block_pool *pool)
+    void cxp_block_pool_pin(cxp_block_pool *pool)
+    void cxp_block_pool_unpin(cxp_block_pool *pool)
     size_t cxp_block_pool_trim(cxp_block_pool *pool)
     int cxp_block_pool_mend(cxp_block_pool *pool, uint32_t index)
     void cxp_block_pool_pass(cxp_block_pool *pool, uint32_t index, uint32_t owner)
@@ -87,8 +89,7 @@ cdef class BlockPool:
     cdef double _timeout
     cdef bint _debug
     cdef bint _closed
-    cdef bint _slow               # debug, or somebody waited once: a give is more than
-                                  # a push
+    cdef bint _slow               # debug, or somebody waited once: see _give
     cdef uint32_t _waiting        # len(_waiters)
     cdef uint32_t _deferred
     cdef uint64_t _waits
@@ -96,9 +97,11 @@ cdef class BlockPool:
     cdef uint64_t _heap
     cdef uint64_t _heap_released
 
-    cdef uint32_t _take(self, uint32_t owner, object timeout, bint heap) except? 0xFFFFFFFF
-    cdef uint32_t _take_slow(self, uint32_t owner, object timeout, bint heap) except? 0xFFFFFFFF
-    cdef uint32_t _wait(self, uint32_t owner, double patience) except? 0xFFFFFFFF
+    cdef uint32_t _take(self, uint32_t owner, object timeout,
+                        bint heap) except? CXP_NO_BLOCK
+    cdef uint32_t _take_slow(self, uint32_t owner, object timeout,
+                             bint heap) except? CXP_NO_BLOCK
+    cdef uint32_t _wait(self, uint32_t owner, double patience) except? CXP_NO_BLOCK
     cdef int _take_many(self, uint32_t owner, uint32_t *indices, size_t n) except -1
     cdef int _give(self, uint32_t index, uint32_t owner) noexcept
     cdef int _hand_over(self) except -1

@@ -15,13 +15,15 @@ threads only, and none of them can be subclassed.
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
-from cpython.exc cimport PyErr_Fetch, PyErr_Restore, PyErr_SetObject, PyErr_WriteUnraisable
+from cpython.exc cimport (
+    PyErr_Fetch, PyErr_Restore, PyErr_SetObject, PyErr_WriteUnraisable,
+)
 from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -746,7 +748,8 @@ Blocks of equal size, made at once and used again and again.
                 self._waiting -= 1
         return 0
 
-    cdef uint32_t _take(self, uint32_t owner, object timeout, bint heap) except? 0xFFFFFFFF:
+    cdef uint32_t _take(self, uint32_t owner, object timeout,
+                        bint heap) except? CXP_NO_BLOCK:
         cdef int disturbed = 0
         cdef uint32_t index
         index = cxp_locked_take(<PyObject *>self, &self.c, owner, &disturbed)
@@ -766,10 +769,13 @@ Blocks of equal size, made at once and used again and again.
         if index != HEAP:
             frame = sys._getframe(0)
             code = frame.f_code
-            self._places[index] = f"{code.co_filename}:{frame.f_lineno} in {code.co_name}"
+            self._places[index] = (
+                f"{code.co_filename}:{frame.f_lineno} in {code.co_name}"
+            )
         return 0
 
-    cdef uint32_t _take_slow(self, uint32_t owner, object timeout, bint heap) except? 0xFFFFFFFF:
+    cdef uint32_t _take_slow(self, uint32_t owner, object timeout,
+                             bint heap) except? CXP_NO_BLOCK:
         cdef uint32_t index = CXP_NO_BLOCK
         cdef int disturbed = 0
         self._check_open()
@@ -788,7 +794,7 @@ Blocks of equal size, made at once and used again and again.
             self._refuse(1)
         return index
 
-    cdef uint32_t _wait(self, uint32_t owner, double patience) except? 0xFFFFFFFF:
+    cdef uint32_t _wait(self, uint32_t owner, double patience) except? CXP_NO_BLOCK:
         cdef uint32_t index
         waiter = Waiter()
         with cython.critical_section(self):  # against a thread that gives one back
@@ -1168,14 +1174,17 @@ Blocks of equal size, made at once and used again and again.
         number = self.c.blocks if n is None else operator.index(n)
         if not 0 <= number <= self.c.max_blocks:
             raise ValueError(f"n must be from 0 to {self.c.max_blocks}, not {number}")
-        self._check_open()
+        with cython.critical_section(self):  # against a thread that closes it
+            self._check_open()
+            cxp_block_pool_pin(&self.c)
         size = <size_t>number * self.c.stride
         base = self.c.base
-        if size:
-            with nogil:
-                failed = cxp_vm_populate(base, size)
-            if failed:
-                raise MemoryError(f"the system has no {size} bytes to make resident")
+        with nogil:
+            failed = size and cxp_vm_populate(base, size)
+        with cython.critical_section(self):
+            cxp_block_pool_unpin(&self.c)
+        if failed:
+            raise MemoryError(f"the system has no {size} bytes to make resident")
 
     def trim(self):
         """Give the memory of free blocks back to the system. O(blocks + pages).

@@ -342,7 +342,9 @@ cdef int take(LRUCache self, object key, bint count, PyObject **old_key,
 
 
 cdef object too_large(LRUCache self, size):
-    return ValueTooLargeError(f"value too large: size {size!r}, maxsize {self.maxsize!r}")
+    return ValueTooLargeError(
+        f"value too large: size {size!r}, maxsize {self.maxsize!r}"
+    )
 
 
 cdef int put_locked(LRUCache self, object key, object value, Put *put,
