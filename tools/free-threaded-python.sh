@@ -22,12 +22,16 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null \
       --no-install-recommends "${needs[@]}"; } >&2
 fi
 
-mirror="http://deb.debian.org/debian"
-if command -v apt-get >/dev/null; then
+# The mirror that this machine's apt is set up with; or the one named by the caller.
+mirror="${DEBIAN_MIRROR:-}"
+if [ -z "$mirror" ] && command -v apt-get >/dev/null; then
   # shellcheck disable=SC2016  # apt's own variable
-  configured="$(apt-get indextargets --format '$(SITE)' 2>/dev/null \
+  mirror="$(apt-get indextargets --format '$(SITE)' 2>/dev/null \
     | grep -m1 -E '/debian/?$' || true)"
-  mirror="${configured:-$mirror}"
+fi
+if [ -z "$mirror" ]; then
+  echo "free-threaded-python.sh: apt knows no Debian mirror: name one in DEBIAN_MIRROR" >&2
+  exit 1
 fi
 pool="${mirror%/}/pool/main/p/python3.13"
 

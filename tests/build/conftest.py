@@ -22,7 +22,7 @@ SITE = sysconfig.get_path("purelib")
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Ours, without the switches of ctxpool and of other sessions' builds."""
+    """Ours, without the switches of ctxpool and of other builds."""
     clean = {
         key: value
         for key, value in os.environ.items()
