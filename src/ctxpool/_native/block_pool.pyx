@@ -18,11 +18,9 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.exc cimport (
     PyErr_Fetch, PyErr_Restore, PyErr_SetObject, PyErr_WriteUnraisable,
 )
-from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
-from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -69,25 +67,21 @@ cdef extern from "lease.h":
     bint cxp_view_is_released(PyObject *view)
     ctypedef struct PyArray_Descr:
         pass
-    object cxp_array_over(PyArray_Descr *descr, int nd, cnp.npy_intp *dims, void *data,
-                          PyObject *base)
-    Py_ssize_t cxp_layout_bytes(PyArray_Descr *descr, int nd, const cnp.npy_intp *dims,
-                                size_t limit)
-    PyArray_Descr *PyArray_DescrFromType(int typenum)
-    int PyArray_DescrConverter(object dtype, PyArray_Descr **descr) except 0
-    Py_ssize_t PyDataType_ELSIZE(PyArray_Descr *descr)
+    ctypedef struct cxp_layout:
+        PyArray_Descr *descr
+        int nd
+        cnp.npy_intp *dims
+    bint cxp_plain_layout(PyObject *dtype, PyObject *shape, size_t limit,
+                          cxp_layout *layout)
+    object cxp_array_over(cxp_layout *layout, void *data, PyObject *base)
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *obj)
     object PyMemoryView_FromObject(object obj)
     PyObject *PyMemoryView_GET_BASE(PyObject *view)
-    Py_ssize_t PyLong_AsSsize_t(object number) except? -1
 
 cdef extern from "stdlib.h":
     int posix_memalign(void **p, size_t alignment, size_t size) nogil
-
-cdef enum:
-    MAX_DIMS = 32
 
 cdef uint32_t HEAP = 0xFFFFFFFE  # the index of a block from the heap
 
@@ -99,54 +93,19 @@ cdef size_t HUGE_BLOCK = 2 << 20
 cdef int GROWTH = 64  # "grow" without a bound of the user's own: times blocks
 
 
-cdef struct Layout:
-    PyArray_Descr *descr  # owned, until an array steals it
-    int nd
-    cnp.npy_intp dims[MAX_DIMS]
-
-
-cdef int parse_layout(Layout *layout, size_t limit, dtype, shape) except -1:
-    """Fill *layout*; what is not plain and right is left to array_layout()."""
+cdef object other_layout(cxp_layout *layout, size_t limit, dtype, shape):
+    """Fill *layout* in the general case; what owns its dtype. Or the error."""
     cdef Py_ssize_t i
-    cdef bint plain = True
-    if dtype is None:
-        layout.descr = PyArray_DescrFromType(cnp.NPY_UINT8)
-    else:
-        PyArray_DescrConverter(dtype, &layout.descr)
-    layout.nd = 1
-    if shape is None:
-        i = PyDataType_ELSIZE(layout.descr)
-        layout.dims[0] = <cnp.npy_intp>limit // i if i else -1
-    elif PyLong_CheckExact(shape):
-        try:
-            layout.dims[0] = PyLong_AsSsize_t(shape)
-        except OverflowError:
-            plain = False
-    elif PyTuple_CheckExact(shape) and PyTuple_GET_SIZE(shape) <= MAX_DIMS:
-        layout.nd = <int>PyTuple_GET_SIZE(shape)
-        for i in range(layout.nd):
-            item = <object>PyTuple_GET_ITEM(shape, i)
-            if not PyLong_CheckExact(item):
-                plain = False
-                break
-            try:
-                layout.dims[i] = PyLong_AsSsize_t(item)
-            except OverflowError:
-                plain = False
-                break
-    else:
-        plain = False
-    if plain and cxp_layout_bytes(layout.descr, layout.nd, layout.dims, limit) >= 0:
-        return 0
-    try:
-        _, dims = array_layout(limit, dtype, shape)
-    except BaseException:
-        Py_DECREF(<object>layout.descr)
-        raise
+    if dtype is not None:
+        dtype = np.dtype(dtype)
+        if cxp_plain_layout(<PyObject *>dtype, <PyObject *>shape, limit, layout):
+            return dtype
+    dtype, dims = array_layout(limit, dtype, shape)
+    layout.descr = <PyArray_Descr *><PyObject *>dtype
     layout.nd = <int>len(dims)
     for i in range(layout.nd):
         layout.dims[i] = dims[i]
-    return 0
+    return dtype
 
 
 cdef damage(uint32_t index):
@@ -431,20 +390,18 @@ A block of a pool, held until it is released.
             The array is larger than the block, or its items are objects.
         """
         cdef PyObject *lease
-        cdef Layout layout
+        cdef cxp_layout layout
         cdef BlockPool pool = self.pool
-        parse_layout(&layout, pool.c.block_size, dtype, shape)
-        try:
-            with cython.critical_section(self):  # as in view
-                if self.pool_ == NULL:
-                    self._dead()
-                lease = self._get_lease()
-                Py_INCREF(<object>lease)
-        except BaseException:
-            Py_DECREF(<object>layout.descr)
-            raise
-        return cxp_array_over(layout.descr, layout.nd, layout.dims,
-                              (<_Lease>lease).memory, lease)
+        kept = None  # what owns the layout's dtype
+        if not cxp_plain_layout(<PyObject *>dtype, <PyObject *>shape,
+                                pool.c.block_size, &layout):
+            kept = other_layout(&layout, pool.c.block_size, dtype, shape)
+        with cython.critical_section(self):  # as in view
+            if self.pool_ == NULL:
+                self._dead()
+            lease = self._get_lease()
+            Py_INCREF(<object>lease)
+        return cxp_array_over(&layout, (<_Lease>lease).memory, lease)
 
     @property
     def index(self):
@@ -1013,22 +970,14 @@ Blocks of equal size, made at once and used again and again.
         PoolExhaustedError, PoolTimeoutError, PoolClosedError, CorruptionError
             As :meth:`acquire`.
         """
-        cdef Layout layout
+        cdef cxp_layout layout
         cdef PyObject *lease
-        if dtype is None and shape is None:
-            layout.nd = 1
-            layout.dims[0] = <cnp.npy_intp>self.c.block_size
-            lease = self._acquire_lease()
-            layout.descr = PyArray_DescrFromType(cnp.NPY_UINT8)
-        else:
-            parse_layout(&layout, self.c.block_size, dtype, shape)
-            try:
-                lease = self._acquire_lease()
-            except BaseException:
-                Py_DECREF(<object>layout.descr)
-                raise
-        return cxp_array_over(layout.descr, layout.nd, layout.dims,
-                              (<_Lease>lease).memory, lease)
+        kept = None  # what owns the layout's dtype
+        if not cxp_plain_layout(<PyObject *>dtype, <PyObject *>shape,
+                                self.c.block_size, &layout):
+            kept = other_layout(&layout, self.c.block_size, dtype, shape)
+        lease = self._acquire_lease()
+        return cxp_array_over(&layout, (<_Lease>lease).memory, lease)
 
     # -- blocks by number ------------------------------------------------------------
 
