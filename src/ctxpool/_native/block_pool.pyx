@@ -664,10 +664,10 @@ Blocks of equal size, made at once and used again and again.
             raise PoolClosedError(f"the pool{name} is closed")
         return 0
 
-    cdef int _check_index(self, int64_t index) except -1:
-        if not 0 <= index < self.c.blocks:
-            raise IndexError(f"no block {index} in a pool of {self.c.blocks}")
-        return 0
+    cdef int64_t _check_index(self, number) except -1:
+        if not 0 <= number < self.blocks:
+            raise IndexError(f"no block {number} in a pool of {self.blocks}")
+        return number
 
     cdef int _give(self, uint32_t index, uint32_t owner) noexcept:
         """As cxp_block_pool_give; the block may go on to one who waits."""
@@ -783,7 +783,7 @@ Blocks of equal size, made at once and used again and again.
         name = "" if self._name is None else f" {self._name!r}"
         raise PoolTimeoutError(
             f"no block of the pool{name} became free within {patience:g} s; "
-            f"{self.c.blocks} are out"
+            f"{self.blocks} are out"
         )
 
     cdef int _take_many(self, uint32_t owner, uint32_t *indices, size_t n) except -1:
@@ -817,8 +817,8 @@ Blocks of equal size, made at once and used again and again.
         if self._on_exhausted == "grow":
             advice = f"it may not grow beyond max_blocks={self.c.max_blocks}"
         raise PoolExhaustedError(
-            f"the pool{name} has {cxp_block_pool_available(&self.c)} of "
-            f"{self.c.blocks} blocks free, {n} needed; {advice}"
+            f"the pool{name} has {self.available} of "
+            f"{self.blocks} blocks free, {n} needed; {advice}"
         )
 
     cdef PyObject *_acquire_lease(self) except NULL:
@@ -1008,7 +1008,7 @@ Blocks of equal size, made at once and used again and again.
             number = index
         except OverflowError:
             number = -1
-        if 0 <= number < self.c.blocks:
+        if 0 <= number < self.c.max_blocks:
             if self._slow:
                 state = self._give(<uint32_t>number, CXP_BY_INDEX)
             else:
@@ -1068,7 +1068,7 @@ Blocks of equal size, made at once and used again and again.
         if indices.dtype == np.uint32:
             numbers = np.ascontiguousarray(indices)
         else:
-            wrong = indices[(indices < 0) | (indices >= self.c.blocks)]
+            wrong = indices[(indices < 0) | (indices >= self.c.max_blocks)]
             if wrong.size:
                 raise ValueError(f"block {wrong.flat[0]} was not allocated by number")
             numbers = np.ascontiguousarray(indices, np.uint32)
@@ -1097,9 +1097,18 @@ Blocks of equal size, made at once and used again and again.
             raise damage(damaged)
 
     def address(self, index):
-        """Where block *index* begins in memory; IndexError where there is none."""
-        self._check_index(operator.index(index))
-        return <size_t>cxp_block_pool_at(&self.c, operator.index(index))
+        """Where block *index* begins in memory; IndexError where there is none.
+
+        Raises
+        ------
+        PoolClosedError
+            The pool is closed, and its memory given back.
+        """
+        cdef uint32_t number = self._check_index(operator.index(index))
+        with cython.critical_section(self):  # against a thread that closes it
+            if self.c.base == NULL:
+                self._check_open()
+            return <size_t>cxp_block_pool_at(&self.c, number)
 
     def generation(self, index):
         """How often block *index* was handed out, modulo 2**29.
@@ -1107,8 +1116,9 @@ Blocks of equal size, made at once and used again and again.
         Who keeps it beside the number can tell later whether the block is still the
         one he knew.
         """
-        self._check_index(operator.index(index))
-        return cxp_block_pool_generation(&self.c, operator.index(index))
+        cdef uint32_t number = self._check_index(operator.index(index))
+        with cython.critical_section(self):  # against a thread that takes it
+            return cxp_block_pool_generation(&self.c, number)
 
     # -- memory ----------------------------------------------------------------------
 
@@ -1120,7 +1130,7 @@ Blocks of equal size, made at once and used again and again.
         cdef size_t size
         cdef unsigned char *base
         cdef int failed
-        number = self.c.blocks if n is None else operator.index(n)
+        number = self.blocks if n is None else operator.index(n)
         if not 0 <= number <= self.c.max_blocks:
             raise ValueError(f"n must be from 0 to {self.c.max_blocks}, not {number}")
         with cython.critical_section(self):  # against a thread that closes it
@@ -1185,12 +1195,12 @@ Blocks of equal size, made at once and used again and again.
             self._waiting = 0
         for waiter in waiters:
             waiter.hand(None)
-        if self._debug and self.c.in_use:
+        if self._debug and self.in_use:
             listed = "\n".join(
                 f"  block {index}, acquired at {place}" for index, place in self.leaks()
             )
             warnings.warn(
-                f"{self!r} was closed with {self.c.in_use} blocks out:\n{listed}",
+                f"{self!r} was closed with {self.in_use} blocks out:\n{listed}",
                 ResourceWarning,
                 stacklevel=1,
             )
@@ -1235,7 +1245,8 @@ Blocks of equal size, made at once and used again and again.
     @property
     def blocks(self):
         """Blocks that exist, free or not."""
-        return self.c.blocks
+        with cython.critical_section(self):  # as in stats
+            return self.c.blocks
 
     @property
     def max_blocks(self):
@@ -1250,12 +1261,14 @@ Blocks of equal size, made at once and used again and again.
     @property
     def in_use(self):
         """Blocks that are out, also those whose release is deferred."""
-        return self.c.in_use
+        with cython.critical_section(self):  # as in stats
+            return self.c.in_use
 
     @property
     def available(self):
         """Blocks that could be acquired now, without growing."""
-        return cxp_block_pool_available(&self.c)
+        with cython.critical_section(self):  # as in stats
+            return cxp_block_pool_available(&self.c)
 
     @property
     def closed(self):
@@ -1274,7 +1287,7 @@ Blocks of equal size, made at once and used again and again.
         closed = ", closed" if self._closed else ""
         return (
             f"<BlockPool {name}block_size={self.c.block_size}, "
-            f"blocks={self.c.blocks}, in_use={self.c.in_use}{closed}>"
+            f"blocks={self.blocks}, in_use={self.in_use}{closed}>"
         )
 
     def __reduce__(self):
