@@ -14,7 +14,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "ctxpool"
 CLASS = re.compile(r"^(?:cdef )?class (\w+)")
-METHOD = re.compile(r"^    def (\w+)\(")
+METHOD = re.compile(r"^    (?:async )?def (\w+)\(")
 INDENTED = re.compile(r"^\s*\"\"\"")
 
 
@@ -35,7 +35,7 @@ def specified(source: str) -> dict[str, list[str]]:
 
     def visit(node: ast.AST, prefix: str) -> None:
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.ClassDef | ast.FunctionDef):
+            if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 name = prefix + child.name
                 if ast.get_docstring(child) is not None:
                     text = child.body[0]

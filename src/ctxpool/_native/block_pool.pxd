@@ -101,11 +101,11 @@ cdef class BlockPool:
                         bint heap) except? CXP_NO_BLOCK
     cdef uint32_t _take_slow(self, uint32_t owner, object timeout,
                              bint heap) except? CXP_NO_BLOCK
-    cdef uint32_t _wait(self, uint32_t owner, double patience) except? CXP_NO_BLOCK
+    cdef double _patience(self, timeout) except? -1
+    cdef object _adopt(self, uint32_t index)
     cdef int _take_many(self, uint32_t owner, uint32_t *indices, size_t n) except -1
     cdef int _give(self, uint32_t index, uint32_t owner) noexcept
     cdef int _hand_over(self) except -1
-    cdef int _withdraw(self, object waiter) except -1
     cdef int _inspect(self, uint32_t index, uint32_t owner, bint disturbed) except -1
     cdef int _refuse(self, size_t n) except -1
     cdef int _check_open(self) except -1

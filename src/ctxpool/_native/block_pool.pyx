@@ -37,7 +37,7 @@ import numpy as np
 from ctxpool._arguments import (
     array_layout, check_indices, choice, count, power_of_two, seconds,
 )
-from ctxpool._waiting import Waiter
+from ctxpool._waiting import wait, wait_in_task
 from ctxpool.errors import (
     BlockInUseError,
     BlockReleasedError,
@@ -684,25 +684,17 @@ Blocks of equal size, made at once and used again and again.
     cdef int _hand_over(self) except -1:
         """Free blocks to those who wait, first come, first served. Under the lock."""
         cdef uint32_t index
-        while self._waiting:
-            waiter = self._waiters[0]
-            if not waiter.stayed_behind:
-                index = cxp_block_pool_take(&self.c, CXP_BY_LEASE)
-                if index == CXP_NO_BLOCK:
-                    return 0
-                self._waiters.popleft()
-                self._waiting -= 1
-                waiter.hand(index)
-            else:
-                self._waiters.popleft()
-                self._waiting -= 1
-        return 0
-
-    cdef int _withdraw(self, waiter) except -1:
-        with cython.critical_section(self):  # against a thread that hands it a block
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-                self._waiting -= 1
+        while self._waiting and cxp_block_pool_available(&self.c):
+            waiter = self._waiters.popleft()
+            self._waiting -= 1
+            if waiter.gone:
+                continue
+            index = cxp_block_pool_take(&self.c, CXP_BY_LEASE)
+            if index == CXP_NO_BLOCK:
+                self._waiters.appendleft(waiter)
+                self._waiting += 1
+            elif not waiter.hand(index):
+                cxp_block_pool_give(&self.c, index, CXP_BY_LEASE)
         return 0
 
     cdef uint32_t _take(self, uint32_t owner, object timeout,
@@ -737,8 +729,10 @@ Blocks of equal size, made at once and used again and again.
         cdef int disturbed = 0
         self._check_open()
         if self._on_exhausted == "wait":
-            patience = self._timeout if timeout is None else seconds("timeout", timeout)
-            return self._wait(owner, patience)
+            index = wait(self, self._patience(timeout))
+            with cython.critical_section(self):  # against its other threads
+                cxp_block_pool_pass(&self.c, index, owner)
+            return index
         if self._on_exhausted == "heap" and heap:
             with cython.critical_section(self):  # its counters
                 self._heap += 1
@@ -751,40 +745,43 @@ Blocks of equal size, made at once and used again and again.
             self._refuse(1)
         return index
 
-    cdef uint32_t _wait(self, uint32_t owner, double patience) except? CXP_NO_BLOCK:
+    # What ctxpool._waiting asks of a pool.
+
+    def _enqueue(self, waiter):
         cdef uint32_t index
-        waiter = Waiter()
         with cython.critical_section(self):  # against a thread that gives one back
+            self._check_open()
             self._waits += 1
+            self._slow = True
             # One may have come back just now.
-            index = cxp_block_pool_take(&self.c, owner)
+            index = cxp_block_pool_take(&self.c, CXP_BY_LEASE)
             if index == CXP_NO_BLOCK:
                 self._waiters.append(waiter)
                 self._waiting += 1
-                self._slow = True
-        if index != CXP_NO_BLOCK:
-            return index
-        try:
-            waiter.wait(patience)
-        except BaseException:  # KeyboardInterrupt: give back what came meanwhile
-            self._withdraw(waiter)
-            if waiter.index is not None:
-                self._give(waiter.index, CXP_BY_LEASE)
-            raise
-        self._withdraw(waiter)
-        if waiter.index is not None:
-            index = waiter.index
-            with cython.critical_section(self):
-                cxp_block_pool_pass(&self.c, index, owner)
-            return index
-        self._check_open()
+            else:
+                waiter.index = index
+
+    def _withdraw(self, waiter):
+        with cython.critical_section(self):  # against a thread that hands it a block
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+                self._waiting -= 1
+
+    def _take_back(self, uint32_t index):
+        self._give(index, CXP_BY_LEASE)
+
+    def _give_up(self, patience):
         with cython.critical_section(self):  # its counters
+            self._check_open()
             self._exhausted += 1
         name = "" if self._name is None else f" {self._name!r}"
         raise PoolTimeoutError(
             f"no block of the pool{name} became free within {patience:g} s; "
             f"{self.blocks} are out"
         )
+
+    cdef double _patience(self, timeout) except? -1:
+        return self._timeout if timeout is None else seconds("timeout", timeout)
 
     cdef int _take_many(self, uint32_t owner, uint32_t *indices, size_t n) except -1:
         cdef int disturbed = 0
@@ -867,6 +864,23 @@ Blocks of equal size, made at once and used again and again.
         cdef uint32_t index = self._take(CXP_BY_LEASE, timeout, True)
         if index == HEAP:
             return self._heap_block()
+        return cxp_owned(new_block(self, index))
+
+    async def acquire_async(self, timeout=None):
+        """As :meth:`acquire`, but what waits is a task of asyncio, not its thread.
+
+        Tasks and threads wait in one queue. A task that is cancelled leaves it, and
+        gives back what it was handed meanwhile.
+        """
+        block = self.try_acquire()
+        if block is None and self._on_exhausted == "wait":
+            block = self._adopt(await wait_in_task(self, self._patience(timeout)))
+        return self.acquire() if block is None else block
+
+    cdef object _adopt(self, uint32_t index):
+        """A Block for a slot that was handed over."""
+        if self._debug:
+            self._inspect(index, CXP_BY_LEASE, False)
         return cxp_owned(new_block(self, index))
 
     def try_acquire(self):

@@ -23,7 +23,7 @@ from ctxpool._arguments import (
 from ctxpool._pure.block import HEAP, Block, damage, make_lease
 from ctxpool._pure.locks import new_lock, new_rlock
 from ctxpool._pure.slab import FORK_MODES, Slab
-from ctxpool._waiting import Waiter
+from ctxpool._waiting import TaskWaiter, Waiter, wait, wait_in_task
 from ctxpool.errors import (
     CorruptionError,
     PoolClosedError,
@@ -53,6 +53,27 @@ _HUGE_PAGES = ("auto", "always", "never")
 def _place(frame: Any) -> str:
     code = frame.f_code
     return f"{code.co_filename}:{frame.f_lineno} in {code.co_name}"
+
+
+class _Locked:
+    """The lock of a pool's tables, with all in them that was returned so far.
+
+    What is returned while it is held, by a finalizer in this very thread perhaps, is
+    seen to at its end.
+    """
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: BlockPool) -> None:
+        self._pool = pool
+
+    def __enter__(self) -> None:
+        self._pool._lock.acquire()
+        self._pool._drain()
+
+    def __exit__(self, *exc: object) -> None:
+        self._pool._lock.release()
+        self._pool._settle()
 
 
 class BlockPool:
@@ -203,7 +224,7 @@ class BlockPool:
         self._poisoned: set[int] = set()
         self._returned: deque[tuple[int, bool]] = deque()
         self._deferred: deque[None] = deque()
-        self._waiters: deque[Waiter] = deque()
+        self._waiters: deque[Waiter | TaskWaiter] = deque()
         self._damaged: deque[int] = deque()
         self._places: dict[int, str] = {}
         self._closed = False
@@ -243,6 +264,19 @@ class BlockPool:
         index = self._take(_BY_LEASE, timeout, heap=True)
         return self._block(index)
 
+    async def acquire_async(self, timeout: float | None = None) -> Block:
+        """As :meth:`acquire`, but what waits is a task of asyncio, not its thread.
+
+        Tasks and threads wait in one queue. A task that is cancelled leaves it, and
+        gives back what it was handed meanwhile.
+        """
+        block = self.try_acquire()
+        if block is None and self._on_exhausted == "wait":
+            index = await wait_in_task(self, self._patience(timeout))
+            self._remember(index)
+            block = self._block(index)
+        return self.acquire() if block is None else block
+
     def try_acquire(self) -> Block | None:
         """A free block, or None. Never waits, never takes from the heap. O(1).
 
@@ -251,10 +285,9 @@ class BlockPool:
         PoolClosedError
             The pool is closed.
         """
-        with self._lock:
+        with _Locked(self):
             self._open()
             index = self._pop(_BY_LEASE)
-        self._settle()
         if index is None:
             return None
         self._remember(index)
@@ -409,7 +442,7 @@ class BlockPool:
         one he knew.
         """
         number = self._existing(index)
-        with self._lock:
+        with _Locked(self):
             return self._generation.get(number, 0) % _GENERATIONS
 
     # -- memory ----------------------------------------------------------------------
@@ -422,10 +455,9 @@ class BlockPool:
         count = self._blocks if n is None else operator.index(n)
         if not 0 <= count <= self._max_blocks:
             raise ValueError(f"n must be from 0 to {self._max_blocks}, not {count}")
-        with self._lock:
+        with _Locked(self):
             self._open()
             slab = self._slab
-        self._settle()
         if slab is not None:
             slab.populate(count * self._stride)
 
@@ -439,7 +471,7 @@ class BlockPool:
             take only when it is short, so the process may look as large for a while.
         """
         freed = 0
-        with self._lock:
+        with _Locked(self):
             slab, begin = self._slab, 0
             while slab is not None and begin < self._blocks:
                 end = begin
@@ -453,7 +485,6 @@ class BlockPool:
                         lazy=not self._debug,
                     )
                 begin = end + 1
-        self._settle()
         return freed
 
     def leaks(self) -> list[tuple[int, str]]:
@@ -471,13 +502,12 @@ class BlockPool:
         """
         if not self._debug:
             raise RuntimeError("leaks() needs a pool made with debug=True")
-        with self._lock:
+        with _Locked(self):
             found = sorted(
                 (index, self._places[index])
                 for index in self._slot
                 if index in self._places
             )
-        self._settle()
         return found
 
     def close(self) -> None:
@@ -488,7 +518,7 @@ class BlockPool:
         A pool in debug mode warns (ResourceWarning) of the blocks that are out, with
         the place of each acquire. Closing twice does nothing.
         """
-        with self._lock:
+        with _Locked(self):
             if self._closed:
                 return
             self._closed = True
@@ -498,7 +528,6 @@ class BlockPool:
                 self._slab = None
             waiters = list(self._waiters)
             self._waiters.clear()
-        self._settle()
         for waiter in waiters:
             waiter.hand(None)
         if self._debug and self._in_use:
@@ -513,8 +542,7 @@ class BlockPool:
 
     def stats(self) -> BlockPoolStats:
         """What the pool counts, at this moment."""
-        self._settle()
-        with self._lock:
+        with _Locked(self):
             return BlockPoolStats(
                 name=self._name,
                 block_size=self._block_size,
@@ -533,8 +561,7 @@ class BlockPool:
 
     def check(self) -> None:
         """Walk the pool's invariants; AssertionError where one is broken. For tests."""
-        self._settle()
-        with self._lock:
+        with _Locked(self):
             assert self._fresh <= self._blocks <= self._max_blocks
             assert len(self._slot) == self._in_use <= self._peak
             assert self._acquires - self._releases == self._in_use + self._heap_live
@@ -573,14 +600,13 @@ class BlockPool:
     @property
     def in_use(self) -> int:
         """Blocks that are out, also those whose release is deferred."""
-        self._settle()
-        return self._in_use
+        with _Locked(self):
+            return self._in_use
 
     @property
     def available(self) -> int:
         """Blocks that could be acquired now, without growing."""
-        self._settle()
-        with self._lock:
+        with _Locked(self):
             return len(self._stack) + self._blocks - self._fresh
 
     @property
@@ -589,7 +615,7 @@ class BlockPool:
         return self._closed
 
     def __enter__(self) -> BlockPool:
-        with self._lock:
+        with _Locked(self):
             self._open()
         return self
 
@@ -633,7 +659,6 @@ class BlockPool:
 
     def _pop(self, owner: int) -> int | None:
         """A free block, made if need be and allowed; under the lock."""
-        self._drain()
         if not self._stack and self._fresh == self._blocks:
             self._grow(1)
         if self._stack:
@@ -698,19 +723,21 @@ class BlockPool:
                 self._slab = None
             return
         self._stack.append(index)
-        while self._waiters:  # handed over, not raced for: first come, first served
+        while self._waiters and self._stack:
             waiter = self._waiters.popleft()
-            if waiter.stayed_behind:
+            if waiter.gone:
                 continue
             try:
-                waiter.hand(self._pop(_BY_LEASE))
+                handed = self._pop(_BY_LEASE)
             except CorruptionError:
                 self._waiters.appendleft(waiter)
-            return
+                return
+            if handed is not None and not waiter.hand(handed):
+                self._push(handed)
 
     def _free(self, numbers: list[int]) -> None:
         error = damaged = None
-        with self._lock:
+        with _Locked(self):
             seen: set[int] = set()
             for number in numbers:
                 if self._slot.get(number) != _BY_INDEX:
@@ -725,7 +752,6 @@ class BlockPool:
                     if self._debug and self._mend(number):
                         damaged = number
                     self._push(number)
-        self._settle()
         if error:
             raise ValueError(error)
         if damaged is not None:
@@ -773,19 +799,18 @@ class BlockPool:
         return damaged
 
     def _take(self, owner: int, timeout: float | None, heap: bool) -> int:
-        with self._lock:
+        with _Locked(self):
             self._open()
             index = self._pop(owner)
-        self._settle()
         if index is None and self._on_exhausted == "wait":
-            patience = self._timeout if timeout is None else seconds("timeout", timeout)
-            index = self._wait(owner, patience)
+            index = wait(self, self._patience(timeout))
+            with _Locked(self):
+                self._slot[index] = owner
         elif index is None and self._on_exhausted == "heap" and heap:
-            with self._lock:
+            with _Locked(self):
                 self._heap += 1
                 self._heap_live += 1
                 self._acquires += 1
-            self._settle()
             return HEAP
         elif index is None:
             self._refuse(1)
@@ -794,9 +819,8 @@ class BlockPool:
 
     def _take_many(self, n: int, owner: int) -> list[int]:
         taken: list[int] = []
-        with self._lock:
+        with _Locked(self):
             self._open()
-            self._drain()
             needed = n - len(self._stack) - self._blocks + self._fresh
             if needed > 0:
                 self._grow(needed)
@@ -808,12 +832,14 @@ class BlockPool:
                 for index in taken:
                     self._push(index)
                 raise
-        self._settle()
         if needed > 0:
             self._refuse(n)
         for index in taken:
             self._remember(index)
         return taken
+
+    def _patience(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else seconds("timeout", timeout)
 
     def _remember(self, index: int) -> None:
         """In debug mode, where the block was acquired."""
@@ -824,7 +850,7 @@ class BlockPool:
             self._places[index] = _place(frame)
 
     def _refuse(self, n: int) -> NoReturn:
-        with self._lock:
+        with _Locked(self):
             self._exhausted += 1
         name = "" if self._name is None else f" {self._name!r}"
         raise PoolExhaustedError(
@@ -837,42 +863,30 @@ class BlockPool:
             return f"it may not grow beyond max_blocks={self._max_blocks}"
         return 'release some, or make it with more blocks or on_exhausted="grow"'
 
-    def _wait(self, owner: int, patience: float) -> int:
-        waiter = Waiter()
-        with self._lock:
+    # What ctxpool._waiting asks of a pool.
+
+    def _enqueue(self, waiter: Waiter | TaskWaiter) -> None:
+        with _Locked(self):
             self._open()
             self._waits += 1
-            index = self._pop(owner)  # one may have come back just now
-            if index is None:
+            waiter.index = self._pop(_BY_LEASE)  # one may have come back just now
+            if waiter.index is None:
                 self._waiters.append(waiter)
-        self._settle()
-        if index is not None:
-            return index
-        try:
-            waiter.wait(patience)
-        except BaseException:  # KeyboardInterrupt: give back what came meanwhile
-            self._withdraw(waiter)
-            if waiter.index is not None:
-                self._give(waiter.index)
-            raise
-        self._withdraw(waiter)
-        with self._lock:
-            if waiter.index is not None:
-                self._slot[waiter.index] = owner
-            else:
-                self._open()
-                self._exhausted += 1
-        self._settle()
-        if waiter.index is not None:
-            return waiter.index
+
+    def _withdraw(self, waiter: Waiter | TaskWaiter) -> None:
+        with _Locked(self):
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _take_back(self, index: int) -> None:
+        self._give(index)
+
+    def _give_up(self, patience: float) -> NoReturn:
+        with _Locked(self):
+            self._open()
+            self._exhausted += 1
         name = "" if self._name is None else f" {self._name!r}"
         raise PoolTimeoutError(
             f"no block of the pool{name} became free within {patience:g} s; "
             f"{self._blocks} are out"
         )
-
-    def _withdraw(self, waiter: Waiter) -> None:
-        with self._lock:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-        self._settle()
