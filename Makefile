@@ -74,6 +74,10 @@ sanitize: $(VENV)/.made ## C and Python tests under AddressSanitizer and Undefin
 free-threaded: $(VENV)/.made ## every test on a free-threaded CPython 3.13 (built once, then cached)
 	tools/free-threaded.sh $(ARGS)
 
+.PHONY: tsan
+tsan: ## two threads on each primitive under ThreadSanitizer (its interpreter built once)
+	tools/tsan.sh
+
 .PHONY: others
 others: $(VENV)/.made ## every test on each other CPython >= 3.11 of this machine
 	tools/others.sh $(PYTHON) $(ARGS)

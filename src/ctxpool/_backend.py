@@ -6,6 +6,7 @@ exists.
 """
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from ._pickling import publish
@@ -46,9 +47,13 @@ else:
 
         backend = "native"
     except ModuleNotFoundError as error:
-        # Only absence is forgiven: an extension that is there and does not
-        # load (a wrong ABI, a missing symbol) is an error the user must see.
-        if not (error.name or "").startswith("ctxpool._native."):
+        # Only absence is forgiven, and only of all: an extension that is there
+        # and does not load (a wrong ABI, a missing symbol), or one that is missing
+        # beside others, is an error the user must see.
+        if not (error.name or "").startswith("ctxpool._native.") or any(
+            find_spec(f"ctxpool._native.{name}")
+            for name in ("block_pool", "cache", "lru_cache", "token_window")
+        ):
             raise
         if _native:
             raise ImportError(

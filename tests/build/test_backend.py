@@ -91,6 +91,15 @@ def test_without_the_extensions_the_twin_is_at_work(copy) -> None:
     assert copy.run(*WHICH).stdout.startswith("pure ")
 
 
+@pytest.mark.parametrize("module", ["block_pool", "token_window", "lru_cache"])
+def test_one_missing_extension_beside_others_is_loud(copy, module: str) -> None:
+    extension(copy, module).unlink()
+    done = copy.run(*WHICH)
+    assert done.returncode == 1, "half an installation was passed over in silence"
+    assert f"ctxpool._native.{module}" in done.stderr.strip().splitlines()[-1]
+    assert copy.run(*WHICH, CTXPOOL_PURE="1").stdout.startswith("pure ")
+
+
 def test_a_missing_dependency_is_not_taken_for_a_missing_extension(copy) -> None:
     script = "import sys; sys.modules['numpy'] = None; import ctxpool"
     done = copy.run("-c", script)

@@ -445,6 +445,8 @@ def test_a_closed_pool(impl):
     pool.free(number)
     assert pool.in_use == 0
     assert pool.trim() == 0
+    with pytest.raises(PoolClosedError):
+        pool.address(0)
     assert "closed" in repr(pool)
     pool.check()
 

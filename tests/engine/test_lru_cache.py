@@ -601,3 +601,13 @@ def test_docstrings_run(impl):
     assert finder
     assert runner.tries > 5
     assert runner.failures == 0
+
+
+@pytest.mark.parametrize("getsizeof", [None, len, lambda value: len(value) / 2])
+def test_sizes_are_ints_as_long_as_all_are(impl, getsizeof):
+    cache = impl.LRUCache(10, getsizeof)
+    wanted = float if getsizeof is not None and getsizeof is not len else int
+    assert type(cache.currsize) is type(cache.stats().currsize) is int
+    cache["a"] = "xx"
+    assert type(cache.currsize) is type(cache.stats().currsize) is wanted
+    assert cache.currsize == cache.stats().currsize

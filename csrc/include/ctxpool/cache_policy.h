@@ -200,8 +200,8 @@ cxp_policy_reset(cxp_policy *p)
 static inline size_t
 cxp_policy_bytes(const cxp_policy *p)
 {
-    size_t arrays =
-        (p->mark ? 1 : 0) + (p->nodes ? 4 : 0) + (p->place ? 4 : 0) + (p->head ? 8 : 0);
+    size_t arrays = (p->mark ? 1u : 0) + (p->nodes ? 4u : 0) + (p->place ? 4u : 0) +
+                    (p->head ? 8u : 0);
     return p->room * arrays + p->ghosts.allocated * sizeof(cxp_ghost) +
            (p->ghosts.slots ? ((size_t)p->ghosts.mask + 1) * sizeof(uint32_t) : 0);
 }
@@ -577,7 +577,8 @@ cxp_policy_restore(cxp_policy *p, cxp_lru_table *t, const uint32_t *marks)
 static inline int
 cxp_policy_check(const cxp_policy *p, const cxp_lru_table *t)
 {
-    uint32_t mains = 0, first = 0, groups = 0, listed = 0, before = UINT32_MAX;
+    uint32_t mains = 0, first = 0, groups = 0, listed = 0;
+    uint64_t before = (uint64_t)UINT32_MAX + 1;
     const cxp_ghosts *g = &p->ghosts;
     for (uint32_t e = t->used ? t->entries[0].next : 0; e; e = t->entries[e].next) {
         if (p->kind == CXP_S3FIFO) {

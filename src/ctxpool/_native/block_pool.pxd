@@ -109,7 +109,7 @@ cdef class BlockPool:
     cdef int _inspect(self, uint32_t index, uint32_t owner, bint disturbed) except -1
     cdef int _refuse(self, size_t n) except -1
     cdef int _check_open(self) except -1
-    cdef int _check_index(self, int64_t index) except -1
+    cdef int64_t _check_index(self, object number) except -1
     cdef int _forget_views(self) noexcept
     cdef PyObject *_acquire_lease(self) except NULL
     cdef Block _heap_block(self)

@@ -18,11 +18,9 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.exc cimport (
     PyErr_Fetch, PyErr_Restore, PyErr_SetObject, PyErr_WriteUnraisable,
 )
-from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
-from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -69,25 +67,21 @@ cdef extern from "lease.h":
     bint cxp_view_is_released(PyObject *view)
     ctypedef struct PyArray_Descr:
         pass
-    object cxp_array_over(PyArray_Descr *descr, int nd, cnp.npy_intp *dims, void *data,
-                          PyObject *base)
-    Py_ssize_t cxp_layout_bytes(PyArray_Descr *descr, int nd, const cnp.npy_intp *dims,
-                                size_t limit)
-    PyArray_Descr *PyArray_DescrFromType(int typenum)
-    int PyArray_DescrConverter(object dtype, PyArray_Descr **descr) except 0
-    Py_ssize_t PyDataType_ELSIZE(PyArray_Descr *descr)
+    ctypedef struct cxp_layout:
+        PyArray_Descr *descr
+        int nd
+        cnp.npy_intp *dims
+    bint cxp_plain_layout(PyObject *dtype, PyObject *shape, size_t limit,
+                          cxp_layout *layout)
+    object cxp_array_over(cxp_layout *layout, void *data, PyObject *base)
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *obj)
     object PyMemoryView_FromObject(object obj)
     PyObject *PyMemoryView_GET_BASE(PyObject *view)
-    Py_ssize_t PyLong_AsSsize_t(object number) except? -1
 
 cdef extern from "stdlib.h":
     int posix_memalign(void **p, size_t alignment, size_t size) nogil
-
-cdef enum:
-    MAX_DIMS = 32
 
 cdef uint32_t HEAP = 0xFFFFFFFE  # the index of a block from the heap
 
@@ -99,54 +93,19 @@ cdef size_t HUGE_BLOCK = 2 << 20
 cdef int GROWTH = 64  # "grow" without a bound of the user's own: times blocks
 
 
-cdef struct Layout:
-    PyArray_Descr *descr  # owned, until an array steals it
-    int nd
-    cnp.npy_intp dims[MAX_DIMS]
-
-
-cdef int parse_layout(Layout *layout, size_t limit, dtype, shape) except -1:
-    """Fill *layout*; what is not plain and right is left to array_layout()."""
+cdef object other_layout(cxp_layout *layout, size_t limit, dtype, shape):
+    """Fill *layout* in the general case; what owns its dtype. Or the error."""
     cdef Py_ssize_t i
-    cdef bint plain = True
-    if dtype is None:
-        layout.descr = PyArray_DescrFromType(cnp.NPY_UINT8)
-    else:
-        PyArray_DescrConverter(dtype, &layout.descr)
-    layout.nd = 1
-    if shape is None:
-        i = PyDataType_ELSIZE(layout.descr)
-        layout.dims[0] = <cnp.npy_intp>limit // i if i else -1
-    elif PyLong_CheckExact(shape):
-        try:
-            layout.dims[0] = PyLong_AsSsize_t(shape)
-        except OverflowError:
-            plain = False
-    elif PyTuple_CheckExact(shape) and PyTuple_GET_SIZE(shape) <= MAX_DIMS:
-        layout.nd = <int>PyTuple_GET_SIZE(shape)
-        for i in range(layout.nd):
-            item = <object>PyTuple_GET_ITEM(shape, i)
-            if not PyLong_CheckExact(item):
-                plain = False
-                break
-            try:
-                layout.dims[i] = PyLong_AsSsize_t(item)
-            except OverflowError:
-                plain = False
-                break
-    else:
-        plain = False
-    if plain and cxp_layout_bytes(layout.descr, layout.nd, layout.dims, limit) >= 0:
-        return 0
-    try:
-        _, dims = array_layout(limit, dtype, shape)
-    except BaseException:
-        Py_DECREF(<object>layout.descr)
-        raise
+    if dtype is not None:
+        dtype = np.dtype(dtype)
+        if cxp_plain_layout(<PyObject *>dtype, <PyObject *>shape, limit, layout):
+            return dtype
+    dtype, dims = array_layout(limit, dtype, shape)
+    layout.descr = <PyArray_Descr *><PyObject *>dtype
     layout.nd = <int>len(dims)
     for i in range(layout.nd):
         layout.dims[i] = dims[i]
-    return 0
+    return dtype
 
 
 cdef damage(uint32_t index):
@@ -431,20 +390,18 @@ A block of a pool, held until it is released.
             The array is larger than the block, or its items are objects.
         """
         cdef PyObject *lease
-        cdef Layout layout
+        cdef cxp_layout layout
         cdef BlockPool pool = self.pool
-        parse_layout(&layout, pool.c.block_size, dtype, shape)
-        try:
-            with cython.critical_section(self):  # as in view
-                if self.pool_ == NULL:
-                    self._dead()
-                lease = self._get_lease()
-                Py_INCREF(<object>lease)
-        except BaseException:
-            Py_DECREF(<object>layout.descr)
-            raise
-        return cxp_array_over(layout.descr, layout.nd, layout.dims,
-                              (<_Lease>lease).memory, lease)
+        kept = None  # what owns the layout's dtype
+        if not cxp_plain_layout(<PyObject *>dtype, <PyObject *>shape,
+                                pool.c.block_size, &layout):
+            kept = other_layout(&layout, pool.c.block_size, dtype, shape)
+        with cython.critical_section(self):  # as in view
+            if self.pool_ == NULL:
+                self._dead()
+            lease = self._get_lease()
+            Py_INCREF(<object>lease)
+        return cxp_array_over(&layout, (<_Lease>lease).memory, lease)
 
     @property
     def index(self):
@@ -707,10 +664,10 @@ Blocks of equal size, made at once and used again and again.
             raise PoolClosedError(f"the pool{name} is closed")
         return 0
 
-    cdef int _check_index(self, int64_t index) except -1:
-        if not 0 <= index < self.c.blocks:
-            raise IndexError(f"no block {index} in a pool of {self.c.blocks}")
-        return 0
+    cdef int64_t _check_index(self, number) except -1:
+        if not 0 <= number < self.blocks:
+            raise IndexError(f"no block {number} in a pool of {self.blocks}")
+        return number
 
     cdef int _give(self, uint32_t index, uint32_t owner) noexcept:
         """As cxp_block_pool_give; the block may go on to one who waits."""
@@ -826,7 +783,7 @@ Blocks of equal size, made at once and used again and again.
         name = "" if self._name is None else f" {self._name!r}"
         raise PoolTimeoutError(
             f"no block of the pool{name} became free within {patience:g} s; "
-            f"{self.c.blocks} are out"
+            f"{self.blocks} are out"
         )
 
     cdef int _take_many(self, uint32_t owner, uint32_t *indices, size_t n) except -1:
@@ -860,8 +817,8 @@ Blocks of equal size, made at once and used again and again.
         if self._on_exhausted == "grow":
             advice = f"it may not grow beyond max_blocks={self.c.max_blocks}"
         raise PoolExhaustedError(
-            f"the pool{name} has {cxp_block_pool_available(&self.c)} of "
-            f"{self.c.blocks} blocks free, {n} needed; {advice}"
+            f"the pool{name} has {self.available} of "
+            f"{self.blocks} blocks free, {n} needed; {advice}"
         )
 
     cdef PyObject *_acquire_lease(self) except NULL:
@@ -1013,22 +970,14 @@ Blocks of equal size, made at once and used again and again.
         PoolExhaustedError, PoolTimeoutError, PoolClosedError, CorruptionError
             As :meth:`acquire`.
         """
-        cdef Layout layout
+        cdef cxp_layout layout
         cdef PyObject *lease
-        if dtype is None and shape is None:
-            layout.nd = 1
-            layout.dims[0] = <cnp.npy_intp>self.c.block_size
-            lease = self._acquire_lease()
-            layout.descr = PyArray_DescrFromType(cnp.NPY_UINT8)
-        else:
-            parse_layout(&layout, self.c.block_size, dtype, shape)
-            try:
-                lease = self._acquire_lease()
-            except BaseException:
-                Py_DECREF(<object>layout.descr)
-                raise
-        return cxp_array_over(layout.descr, layout.nd, layout.dims,
-                              (<_Lease>lease).memory, lease)
+        kept = None  # what owns the layout's dtype
+        if not cxp_plain_layout(<PyObject *>dtype, <PyObject *>shape,
+                                self.c.block_size, &layout):
+            kept = other_layout(&layout, self.c.block_size, dtype, shape)
+        lease = self._acquire_lease()
+        return cxp_array_over(&layout, (<_Lease>lease).memory, lease)
 
     # -- blocks by number ------------------------------------------------------------
 
@@ -1059,7 +1008,7 @@ Blocks of equal size, made at once and used again and again.
             number = index
         except OverflowError:
             number = -1
-        if 0 <= number < self.c.blocks:
+        if 0 <= number < self.c.max_blocks:
             if self._slow:
                 state = self._give(<uint32_t>number, CXP_BY_INDEX)
             else:
@@ -1119,7 +1068,7 @@ Blocks of equal size, made at once and used again and again.
         if indices.dtype == np.uint32:
             numbers = np.ascontiguousarray(indices)
         else:
-            wrong = indices[(indices < 0) | (indices >= self.c.blocks)]
+            wrong = indices[(indices < 0) | (indices >= self.c.max_blocks)]
             if wrong.size:
                 raise ValueError(f"block {wrong.flat[0]} was not allocated by number")
             numbers = np.ascontiguousarray(indices, np.uint32)
@@ -1148,9 +1097,18 @@ Blocks of equal size, made at once and used again and again.
             raise damage(damaged)
 
     def address(self, index):
-        """Where block *index* begins in memory; IndexError where there is none."""
-        self._check_index(operator.index(index))
-        return <size_t>cxp_block_pool_at(&self.c, operator.index(index))
+        """Where block *index* begins in memory; IndexError where there is none.
+
+        Raises
+        ------
+        PoolClosedError
+            The pool is closed, and its memory given back.
+        """
+        cdef uint32_t number = self._check_index(operator.index(index))
+        with cython.critical_section(self):  # against a thread that closes it
+            if self.c.base == NULL:
+                self._check_open()
+            return <size_t>cxp_block_pool_at(&self.c, number)
 
     def generation(self, index):
         """How often block *index* was handed out, modulo 2**29.
@@ -1158,8 +1116,9 @@ Blocks of equal size, made at once and used again and again.
         Who keeps it beside the number can tell later whether the block is still the
         one he knew.
         """
-        self._check_index(operator.index(index))
-        return cxp_block_pool_generation(&self.c, operator.index(index))
+        cdef uint32_t number = self._check_index(operator.index(index))
+        with cython.critical_section(self):  # against a thread that takes it
+            return cxp_block_pool_generation(&self.c, number)
 
     # -- memory ----------------------------------------------------------------------
 
@@ -1171,7 +1130,7 @@ Blocks of equal size, made at once and used again and again.
         cdef size_t size
         cdef unsigned char *base
         cdef int failed
-        number = self.c.blocks if n is None else operator.index(n)
+        number = self.blocks if n is None else operator.index(n)
         if not 0 <= number <= self.c.max_blocks:
             raise ValueError(f"n must be from 0 to {self.c.max_blocks}, not {number}")
         with cython.critical_section(self):  # against a thread that closes it
@@ -1236,12 +1195,12 @@ Blocks of equal size, made at once and used again and again.
             self._waiting = 0
         for waiter in waiters:
             waiter.hand(None)
-        if self._debug and self.c.in_use:
+        if self._debug and self.in_use:
             listed = "\n".join(
                 f"  block {index}, acquired at {place}" for index, place in self.leaks()
             )
             warnings.warn(
-                f"{self!r} was closed with {self.c.in_use} blocks out:\n{listed}",
+                f"{self!r} was closed with {self.in_use} blocks out:\n{listed}",
                 ResourceWarning,
                 stacklevel=1,
             )
@@ -1286,7 +1245,8 @@ Blocks of equal size, made at once and used again and again.
     @property
     def blocks(self):
         """Blocks that exist, free or not."""
-        return self.c.blocks
+        with cython.critical_section(self):  # as in stats
+            return self.c.blocks
 
     @property
     def max_blocks(self):
@@ -1301,12 +1261,14 @@ Blocks of equal size, made at once and used again and again.
     @property
     def in_use(self):
         """Blocks that are out, also those whose release is deferred."""
-        return self.c.in_use
+        with cython.critical_section(self):  # as in stats
+            return self.c.in_use
 
     @property
     def available(self):
         """Blocks that could be acquired now, without growing."""
-        return cxp_block_pool_available(&self.c)
+        with cython.critical_section(self):  # as in stats
+            return cxp_block_pool_available(&self.c)
 
     @property
     def closed(self):
@@ -1325,7 +1287,7 @@ Blocks of equal size, made at once and used again and again.
         closed = ", closed" if self._closed else ""
         return (
             f"<BlockPool {name}block_size={self.c.block_size}, "
-            f"blocks={self.c.blocks}, in_use={self.c.in_use}{closed}>"
+            f"blocks={self.blocks}, in_use={self.in_use}{closed}>"
         )
 
     def __reduce__(self):

@@ -100,13 +100,80 @@ cxp_set_dealloc(PyObject *type, void (*dealloc)(PyObject *))
     ((PyTypeObject *)type)->tp_dealloc = dealloc;
 }
 
-/* A writable C-contiguous array of `descr` over `data`, kept alive by `base`: it steals
- * a reference to both. NULL with an exception. */
-static inline PyObject *
-cxp_array_over(PyArray_Descr *descr, int nd, npy_intp *dims, void *data, PyObject *base)
+/* ---- Arrays over a block ---- */
+
+#define CXP_MAX_DIMS 32
+
+typedef struct cxp_layout {
+    PyArray_Descr *descr; /* borrowed; NULL for bytes */
+    int nd;
+    npy_intp dims[CXP_MAX_DIMS];
+} cxp_layout;
+
+static inline int
+cxp_plain_length(PyObject *length, npy_intp *dim)
 {
-    PyObject *array = PyArray_NewFromDescr(&PyArray_Type, descr, nd, dims, NULL, data,
-                                           NPY_ARRAY_CARRAY, NULL);
+    if (!PyLong_CheckExact(length))
+        return 0;
+    *dim = PyLong_AsSsize_t(length);
+    if (*dim == -1 && PyErr_Occurred())
+        PyErr_Clear(); /* too large for anything: left to the general case */
+    return *dim >= 0;
+}
+
+/* 1 and *layout when the arguments are of the most usual kinds (a dtype or None; an
+ * int, a tuple of ints or None) and such an array fits into `limit` bytes. Else 0: the
+ * general case has to decide, and to say what is wrong. No exception is ever left. */
+static inline int
+cxp_plain_layout(PyObject *dtype, PyObject *shape, size_t limit, cxp_layout *layout)
+{
+    size_t bytes = 1;
+    layout->descr = NULL;
+    if (dtype != Py_None) {
+        if (!PyArray_DescrCheck(dtype))
+            return 0;
+        layout->descr = (PyArray_Descr *)dtype;
+        bytes = (size_t)PyDataType_ELSIZE(layout->descr);
+        if (bytes == 0 || PyDataType_REFCHK(layout->descr))
+            return 0;
+    }
+    layout->nd = 1;
+    if (shape == Py_None) {
+        layout->dims[0] = (npy_intp)(limit / bytes);
+        return 1;
+    }
+    if (PyTuple_CheckExact(shape)) {
+        if (PyTuple_GET_SIZE(shape) > CXP_MAX_DIMS)
+            return 0;
+        layout->nd = (int)PyTuple_GET_SIZE(shape);
+        for (int i = 0; i < layout->nd; i++)
+            if (!cxp_plain_length(PyTuple_GET_ITEM(shape, i), &layout->dims[i]))
+                return 0;
+    } else if (!cxp_plain_length(shape, &layout->dims[0])) {
+        return 0;
+    }
+    for (int i = 0; i < layout->nd; i++) {
+        size_t dim = (size_t)layout->dims[i];
+        if (dim && bytes > limit / dim)
+            return 0;
+        bytes *= dim;
+    }
+    return bytes <= limit;
+}
+
+/* A writable C-contiguous array over `data`, kept alive by `base`, a reference to which
+ * it steals. NULL with an exception. */
+static inline PyObject *
+cxp_array_over(cxp_layout *layout, void *data, PyObject *base)
+{
+    PyArray_Descr *descr = layout->descr;
+    if (descr)
+        Py_INCREF(descr);
+    else
+        descr = PyArray_DescrFromType(NPY_UINT8);
+    PyObject *array =
+        PyArray_NewFromDescr(&PyArray_Type, descr, layout->nd, layout->dims, NULL, data,
+                             NPY_ARRAY_CARRAY, NULL);
     if (array == NULL) {
         Py_DECREF(base);
         return NULL;
@@ -116,24 +183,6 @@ cxp_array_over(PyArray_Descr *descr, int nd, npy_intp *dims, void *data, PyObjec
         return NULL;
     }
     return array;
-}
-
-/* The bytes of an array, or -1 where it can't be: too large, or items that a block
- * must not hold. */
-static inline Py_ssize_t
-cxp_layout_bytes(PyArray_Descr *descr, int nd, const npy_intp *dims, size_t limit)
-{
-    size_t bytes = (size_t)PyDataType_ELSIZE(descr);
-    if (bytes == 0 || PyDataType_REFCHK(descr))
-        return -1;
-    for (int i = 0; i < nd; i++) {
-        if (dims[i] < 0)
-            return -1;
-        if (dims[i] && bytes > limit / (size_t)dims[i])
-            return -1;
-        bytes *= (size_t)dims[i];
-    }
-    return bytes > limit ? -1 : (Py_ssize_t)bytes;
 }
 
 #endif /* CTXPOOL_NATIVE_LEASE_H */

@@ -996,6 +996,7 @@ cdef class LRUCache:
         cdef uint64_t evicted[3]
         cdef bint fractional
         cdef size_t more = 0
+        cdef object currsize  # not a double, as Cython would infer
         expire_all(self)
         with cython.critical_section(self):
             table = self.table

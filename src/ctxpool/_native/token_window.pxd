@@ -84,6 +84,7 @@ cdef class TokenWindow:
     cdef object _overlap
     cdef object _slack
     cdef object _overflow
+    cdef bint _made               # __init__ was called
     cdef object __weakref__
 
     cdef int _add(self, const char *tokens, size_t m, size_t drop)

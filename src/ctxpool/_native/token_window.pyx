@@ -218,7 +218,7 @@ The last *capacity* tokens of a stream, always as one array.
                 self._overlap = keeps
                 self._slack = extra
                 self._overflow = str(overflow)
-                made = True
+                self._made = made = True
         if not made:
             cxp_ring_fini(&ring)
             raise RuntimeError("TokenWindow.__init__ was called before")
@@ -227,7 +227,7 @@ The last *capacity* tokens of a stream, always as one array.
         cxp_ring_fini(&self.c)
 
     cdef int _ready(self) except -1:
-        if self.c.gen == NULL:
+        if not self._made:
             raise RuntimeError("TokenWindow.__init__ was not called")
         return 0
 
@@ -919,7 +919,7 @@ The last *capacity* tokens of a stream, always as one array.
         cdef uint64_t bits
         cdef size_t size, n, first, end, at
         cdef Py_ssize_t found = -1
-        if self.c.gen == NULL or cxp_int_token(&self.c, <PyObject *>token, &bits):
+        if not self._made or cxp_int_token(&self.c, <PyObject *>token, &bits):
             return -1
         with cython.critical_section(self):
             size = cxp_ring_len(&self.c)
@@ -957,7 +957,7 @@ The last *capacity* tokens of a stream, always as one array.
                 if mine == token:
                     found += 1
             return found
-        if self.c.gen == NULL or cxp_int_token(&self.c, <PyObject *>token, &bits):
+        if not self._made or cxp_int_token(&self.c, <PyObject *>token, &bits):
             return 0
         with cython.critical_section(self):
             i, size = 0, cxp_ring_len(&self.c)

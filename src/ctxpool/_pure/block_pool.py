@@ -390,8 +390,17 @@ class BlockPool:
         self._free(numbers)
 
     def address(self, index: SupportsIndex) -> int:
-        """Where block *index* begins in memory; IndexError where there is none."""
-        return self._base + self._existing(index) * self._stride
+        """Where block *index* begins in memory; IndexError where there is none.
+
+        Raises
+        ------
+        PoolClosedError
+            The pool is closed, and its memory given back.
+        """
+        number = self._existing(index)
+        if self._slab is None:
+            self._open()
+        return self._base + number * self._stride
 
     def generation(self, index: SupportsIndex) -> int:
         """How often block *index* was handed out, modulo 2**29.

@@ -57,11 +57,13 @@ def draw(result: dict[str, Any], path: str) -> None:
 def figure(result: dict[str, Any]) -> "Figure":
     """One panel per operation, both sides above each other, on a log time axis."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = [row for row in result["operations"] if row["pooled"]["count"]]
     columns = 2
     lines = -(-len(rows) // columns)
-    picture = Figure(figsize=(13, 1.1 + 1.75 * lines), layout="constrained")
+    room = ConstrainedLayoutEngine(w_pad=0.15)  # for the sides' names
+    picture = Figure(figsize=(13, 1.1 + 1.75 * lines), layout=room)
     grid = picture.subplots(lines, columns, squeeze=False)
     for axes, row in zip(grid.flat, rows, strict=False):
         _panel(axes, row)

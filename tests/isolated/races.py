@@ -1,0 +1,76 @@
+"""Two threads at once on each primitive, for ThreadSanitizer to watch.
+
+Run by ``make tsan``, on a free-threaded interpreter that was built with it.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+
+import ctxpool
+
+ROUNDS = 3_000
+
+
+def together(*targets: Callable[[], None]) -> None:
+    barrier = threading.Barrier(len(targets))
+
+    def run(target: Callable[[], None]) -> None:
+        barrier.wait()
+        target()
+
+    threads = [threading.Thread(target=run, args=(target,)) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def block_pool(pool: ctxpool.BlockPool) -> None:
+    for i in range(ROUNDS):
+        block = pool.acquire()
+        block.view[0] = 1
+        block.release()
+        array = pool.empty(8)
+        array[0] = 1
+        del array
+        pool.free(pool.allocate())
+        pool.acquire()
+        if i % 100 == 0:
+            repr(pool), pool.stats(), pool.available, pool.blocks
+            pool.trim()
+
+
+def token_window(window: ctxpool.TokenWindow) -> None:
+    for i in range(ROUNDS):
+        window.append(i)
+        window.extend([1, 2, 3])
+        if i % 7 == 0:
+            window.view().sum()
+            window.last(3), window[0], len(window), window.position
+            window.pop(), window.popleft()
+
+
+def lru_cache(cache: ctxpool.LRUCache[int, str]) -> None:
+    for i in range(ROUNDS):
+        cache[i % 80] = str(i)
+        cache.get(i % 60), (i % 30) in cache, len(cache)
+        if i % 500 == 0:
+            list(cache), cache.stats(), cache.currsize
+            cache.set(i, "x", ttl=1e-4)
+        if i % 1_000 == 0:
+            cache.clear()
+
+
+assert ctxpool.backend == "native"
+assert not sys._is_gil_enabled()  # type: ignore[attr-defined]
+for shared, work in (
+    (ctxpool.BlockPool(64, 8, on_exhausted="wait", timeout=9), block_pool),
+    (ctxpool.BlockPool(64, 1, on_exhausted="grow", max_blocks=9), block_pool),
+    (ctxpool.TokenWindow(100), token_window),
+    (ctxpool.TokenWindow(100, overflow="compact", sink=5), token_window),
+    (ctxpool.LRUCache(50), lru_cache),
+    (ctxpool.LRUCache(50, ttl=1e-3), lru_cache),
+):
+    together(lambda s=shared, w=work: w(s), lambda s=shared, w=work: w(s))  # type: ignore[misc]
+print("no race")
