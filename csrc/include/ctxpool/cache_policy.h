@@ -45,7 +45,7 @@
 #include "lru_table.h"
 
 /* Kept out of the callers, where it would cost LRU its registers: 15 % of a store. */
-#define CXP_ASIDE __attribute__((noinline))
+#define CXP_ASIDE __attribute__((noinline, unused))
 
 enum { CXP_FIFO, CXP_LFU, CXP_LRU, CXP_MRU, CXP_RR, CXP_S3FIFO, CXP_SIEVE };
 
@@ -422,13 +422,13 @@ cxp_cache_use(cxp_lru_table *t, uint32_t e)
 }
 
 /* The same out of line, for callers whose fast path is another. */
-static inline CXP_ASIDE void
+static CXP_ASIDE void
 cxp_cache_use_aside(cxp_lru_table *t, uint32_t e)
 {
     cxp_cache_use(t, e);
 }
 
-static inline CXP_ASIDE uint32_t
+static CXP_ASIDE uint32_t
 cxp_policy_victim_(cxp_policy *p, cxp_lru_table *t)
 {
     switch (p->kind) {
@@ -500,7 +500,7 @@ cxp_cache_remove(cxp_lru_table *t, uint32_t e)
 }
 
 /* Tell the policy of e, which is new. -1: no memory, and e is gone again. */
-static inline CXP_ASIDE int
+static CXP_ASIDE int
 cxp_policy_admit_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
 {
     if (e >= p->room && cxp_policy_reserve(p, t)) {
@@ -522,7 +522,7 @@ cxp_cache_insert(cxp_lru_table *t, void *key, void *value, uint32_t tag)
 }
 
 /* Before cxp_lru_replace(), which cannot fail after it. -1: no memory. */
-static inline CXP_ASIDE int
+static CXP_ASIDE int
 cxp_policy_yield_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
 {
     if (t->next_seq == UINT32_MAX && cxp_lru_renumber_(t))
