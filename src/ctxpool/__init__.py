@@ -4,13 +4,14 @@ Three primitives, each native with a pure-Python twin of the same behaviour:
 
 - :class:`BlockPool`: equal blocks of memory, handed out and taken back in O(1).
 - :class:`TokenWindow`: the last N tokens, always as one array.
-- :class:`LRUCache`: a mapping with a bound.
+- :class:`LRUCache`: a mapping with a bound; :class:`Cache`: one with other policies
+  than LRU.
 
 ``ctxpool.backend`` tells which of the two is at work, ``"native"`` or ``"pure"``.
 """
 
 from . import errors
-from ._backend import Block, BlockPool, LRUCache, TokenWindow, backend
+from ._backend import Block, BlockPool, Cache, LRUCache, TokenWindow, backend
 from ._include import get_include
 from .sizes import parse_size
 from .stats import BlockPoolStats, LRUCacheStats, TokenWindowStats
@@ -19,6 +20,7 @@ __all__ = [
     "Block",
     "BlockPool",
     "BlockPoolStats",
+    "Cache",
     "LRUCache",
     "LRUCacheStats",
     "TokenWindow",

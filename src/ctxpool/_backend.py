@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ._pickling import publish
 
-__all__ = ["Block", "BlockPool", "LRUCache", "TokenWindow", "backend"]
+__all__ = ["Block", "BlockPool", "Cache", "LRUCache", "TokenWindow", "backend"]
 
 
 def _flag(name: str) -> bool:
@@ -33,6 +33,7 @@ backend: Literal["native", "pure"]
 
 if TYPE_CHECKING or _pure:
     from ._pure.block_pool import Block, BlockPool
+    from ._pure.cache import Cache
     from ._pure.lru_cache import LRUCache
     from ._pure.token_window import TokenWindow
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING or _pure:
 else:
     try:
         from ._native.block_pool import Block, BlockPool
+        from ._native.cache import Cache
         from ._native.lru_cache import LRUCache
         from ._native.token_window import TokenWindow
 
@@ -50,7 +52,7 @@ else:
         # beside others, is an error the user must see.
         if not (error.name or "").startswith("ctxpool._native.") or any(
             find_spec(f"ctxpool._native.{name}")
-            for name in ("block_pool", "lru_cache", "token_window")
+            for name in ("block_pool", "cache", "lru_cache", "token_window")
         ):
             raise
         if _native:
@@ -60,9 +62,10 @@ else:
                 "(pip install --no-cache-dir --force-reinstall ctxpool)"
             ) from error
         from ._pure.block_pool import Block, BlockPool
+        from ._pure.cache import Cache
         from ._pure.lru_cache import LRUCache
         from ._pure.token_window import TokenWindow
 
         backend = "pure"
 
-publish(LRUCache, TokenWindow)
+publish(Cache, LRUCache, TokenWindow)

@@ -23,11 +23,13 @@ from typing import Any
 
 __all__ = [
     "MISSING",
+    "POLICIES",
     "CacheItems",
     "CacheKeys",
     "CacheValues",
     "checked_maxsize",
     "checked_number",
+    "checked_policy",
     "checked_preallocate",
     "checked_size",
     "checked_ttl",
@@ -95,6 +97,19 @@ def checked_preallocate(maxsize: int | float, sized: bool) -> int:
     return int(maxsize)
 
 
+# In the order of the native numbers.
+POLICIES = ("fifo", "lfu", "lru", "mru", "rr", "s3fifo", "sieve")
+
+
+def checked_policy(policy: Any) -> str:
+    """The name of a policy that there is."""
+    if not isinstance(policy, str):
+        raise TypeError(f"policy must be a str, not {policy!r}")
+    if policy not in POLICIES:
+        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, not {policy!r}")
+    return str(policy)
+
+
 def overridden(cls: type, base: type, names: Iterable[str]) -> frozenset[str]:
     """Which of *names* the class *cls* takes from elsewhere than *base*."""
 
@@ -121,6 +136,9 @@ class CacheSignature:
     """``inspect.signature(LRUCache)``: a native type's text signature cannot show a
     function as a default. Not for subclasses, which may have an ``__init__``."""
 
+    def __init__(self, like: Callable[..., None]) -> None:
+        self.like = like
+
     def __set_name__(self, owner: type, name: str) -> None:
         self.owner = owner
 
@@ -129,11 +147,23 @@ class CacheSignature:
 
         if owner is not self.owner:
             raise AttributeError("__signature__")
-        return inspect.signature(_lru_cache_init)
+        return inspect.signature(self.like)
 
 
-def _lru_cache_init(
+def lru_cache_init(
     maxsize: Any,
+    getsizeof: Any = None,
+    *,
+    ttl: Any = None,
+    preallocate: Any = False,
+    on_evict: Any = None,
+    timer: Any = time.monotonic,
+) -> None: ...
+
+
+def cache_init(
+    maxsize: Any,
+    policy: Any = "s3fifo",
     getsizeof: Any = None,
     *,
     ttl: Any = None,

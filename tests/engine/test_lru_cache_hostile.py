@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ctxpool._cache_support import POLICIES
+
 SCRIPT = Path(__file__).parents[1] / "isolated" / "lru_hostile.py"
 PROBES = [
     "eq_acts",
@@ -29,7 +31,17 @@ PROBES = [
 
 @pytest.mark.parametrize("probe", PROBES)
 def test_probe(impl, probe):
-    if probe == "fork" and not hasattr(os, "fork"):
+    run(impl, probe)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_probes_of_a_policy(impl, policy):
+    """In one process, to save time; faulthandler names the one that crashes."""
+    run(impl, ",".join(PROBES), policy)
+
+
+def run(impl, probe, *policy):
+    if "fork" in probe and not hasattr(os, "fork"):
         pytest.skip("no fork here")
     done = subprocess.run(
         [
@@ -39,6 +51,7 @@ def test_probe(impl, probe):
             SCRIPT,
             impl.backend,
             probe,
+            *policy,
         ],
         capture_output=True,
         text=True,

@@ -66,15 +66,18 @@ typedef struct cxp_lru_slot {
     uint32_t tag, entry;
 } cxp_lru_slot;
 
+struct cxp_policy;
+
 typedef struct cxp_lru_table {
     cxp_lru_slot *slots;
     cxp_lru_entry *entries;
-    uint32_t mask, shift; /* slots - 1 (0: no slots yet); 32 - log2(slots) */
-    uint32_t used;        /* live entries */
-    uint32_t high;        /* entries ever used */
-    uint32_t allocated;   /* length of entries[], the head included */
-    uint32_t free;        /* first free entry, linked by next */
-    uint32_t limit;       /* most entries the caller will want: bounds the growth */
+    struct cxp_policy *policy; /* of the cache above (cache_policy.h): not ours */
+    uint32_t mask, shift;      /* slots - 1 (0: no slots yet); 32 - log2(slots) */
+    uint32_t used;             /* live entries */
+    uint32_t high;             /* entries ever used */
+    uint32_t allocated;        /* length of entries[], the head included */
+    uint32_t free;             /* first free entry, linked by next */
+    uint32_t limit; /* most entries the caller will want: bounds the growth */
     uint32_t next_seq;
     uint64_t version;
     uint64_t hits, misses, inserts; /* hits and misses are the caller's to count */

@@ -10,6 +10,23 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 
+cdef extern from "ctxpool/cache_policy.h" nogil:
+    ctypedef struct cxp_policy:
+        uint32_t kind
+        uint32_t next_kind
+
+    void cxp_policy_init(cxp_policy *p, uint32_t kind)
+    size_t cxp_policy_bytes(const cxp_policy *p)
+    int cxp_policy_preallocate(cxp_policy *p, const cxp_lru_table *t)
+    void cxp_policy_restore(cxp_policy *p, cxp_lru_table *t, const uint32_t *marks)
+    int cxp_policy_check(const cxp_policy *p, const cxp_lru_table *t)
+    void cxp_cache_use(cxp_lru_table *t, uint32_t e)
+    uint32_t cxp_cache_victim(cxp_lru_table *t)
+    uint32_t cxp_cache_insert(cxp_lru_table *t, void *key, void *value, uint32_t tag)
+    void cxp_cache_remove(cxp_lru_table *t, uint32_t e)
+    void cxp_cache_detach(cxp_lru_table *t, cxp_lru_table *old)
+
+
 cdef extern from "ctxpool/lru_table.h" nogil:
     ctypedef struct cxp_lru_entry:
         void *key
@@ -21,6 +38,7 @@ cdef extern from "ctxpool/lru_table.h" nogil:
 
     ctypedef struct cxp_lru_table:
         cxp_lru_entry *entries
+        cxp_policy *policy
         uint32_t used
         uint32_t high
         uint32_t allocated

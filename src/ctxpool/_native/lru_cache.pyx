@@ -51,6 +51,7 @@ cdef extern from "lru_cache_impl.h":
         double size
         double due
         uint32_t rank
+        uint32_t mark
 
     int cxp_key_tag(object key, uint32_t *tag) except -1
     uint32_t cxp_find(cxp_lru_table *t, object key, uint32_t tag) except? 0xFFFFFFFF
@@ -63,6 +64,7 @@ cdef extern from "lru_cache_impl.h":
     int cxp_has(object self, cxp_lru_table *t, object key) except -1
     object cxp_given(PyObject *reference)
     object cxp_shared(PyObject *reference)
+    bint cxp_is_bare(object self)
     void cxp_track_for(object self, int *tracked, object key, object value)
     void cxp_track(object self, int *tracked)
     void cxp_untrack(object self, int *tracked)
@@ -174,7 +176,7 @@ cdef int configure(LRUCache self, maxsize, getsizeof, ttl, preallocate, on_evict
     if preallocate:
         support.checked_preallocate(maxsize, sized)
     with cython.critical_section(self):
-        cxp_lru_detach(&self.table, &old)
+        cxp_cache_detach(&self.table, &old)
         self.sized = sized
         self.fractional = False
         self.seconds = 0 if ttl is None else ttl
@@ -182,7 +184,7 @@ cdef int configure(LRUCache self, maxsize, getsizeof, ttl, preallocate, on_evict
         self.timer = None if timer is monotonic else timer
         self.preallocated = bool(preallocate)
         set_bound(self, maxsize)
-        if (type(self) is LRUCache and on_evict is None and not sized
+        if (cxp_is_bare(self) and on_evict is None and not sized
                 and self.timer is None and self.flights is None):
             cxp_untrack(self, &self.tracked)
         else:
@@ -213,6 +215,8 @@ cdef int take_memory(LRUCache self) except -1:
         failed = cxp_lru_reserve(&self.table, self.capacity)
         if not failed:
             cxp_lru_prefault(&self.table)
+            if self.table.policy != NULL:
+                failed = cxp_policy_preallocate(self.table.policy, &self.table)
     if failed:
         raise MemoryError(f"cannot make room for {self.capacity} entries")
     return 0
@@ -294,7 +298,7 @@ cdef PyObject *look(LRUCache self, object key, bint use, bint count,
                 value = <PyObject *>self.table.entries[e].value
                 Py_INCREF(<object>value)
                 if use:
-                    cxp_lru_promote(&self.table, e)
+                    cxp_cache_use(&self.table, e)
                 if left != NULL:
                     left[0] = INFINITY
                     if self.table.due_count and self.table.place[e]:
@@ -329,7 +333,7 @@ cdef int take(LRUCache self, object key, bint count, PyObject **old_key,
             if e:
                 old_key[0] = <PyObject *>self.table.entries[e].key
                 old_value[0] = <PyObject *>self.table.entries[e].value
-                cxp_lru_remove(&self.table, e)
+                cxp_cache_remove(&self.table, e)
             if count:
                 if e:
                     self.table.hits += 1
@@ -366,7 +370,7 @@ cdef int put_locked(LRUCache self, object key, object value, Put *put,
         evict(self, e, CXP_EXPIRED, dead)
         e = 0
     if e and put.keep:
-        cxp_lru_promote(t, e)
+        cxp_cache_use(t, e)
         put.old = <PyObject *>t.entries[e].value
         Py_INCREF(<object>put.old)
         return KEPT
@@ -382,7 +386,7 @@ cdef int put_locked(LRUCache self, object key, object value, Put *put,
         elif self.hooks & (POPITEM | DELITEM):
             return MAKE_ROOM
         else:
-            victim = cxp_lru_oldest(t)
+            victim = cxp_cache_victim(t)
             evict(self, victim, CXP_CAPACITY, dead)
         if victim == e:
             e = 0
@@ -393,9 +397,9 @@ cdef int put_locked(LRUCache self, object key, object value, Put *put,
     if e:
         put.old = <PyObject *>t.entries[e].value
         t.entries[e].value = <void *>value
-        cxp_lru_promote(t, e)
+        cxp_cache_use(t, e)
     else:
-        e = cxp_lru_insert(t, <void *>key, <void *>value, put.tag)
+        e = cxp_cache_insert(t, <void *>key, <void *>value, put.tag)
         if not e:
             raise MemoryError("no memory to store an entry")
         Py_INCREF(key)
@@ -735,12 +739,12 @@ cdef class LRUCache:
         cdef bint plain = not self.hooks & DELITEM
         expire_all(self)
         with cython.critical_section(self):
-            e = cxp_lru_oldest(&self.table)
+            e = cxp_cache_victim(&self.table)
             if e:
                 old_key = <PyObject *>self.table.entries[e].key
                 old_value = <PyObject *>self.table.entries[e].value
                 if plain:
-                    cxp_lru_remove(&self.table, e)
+                    cxp_cache_remove(&self.table, e)
                 else:
                     Py_INCREF(<object>old_key)
                     Py_INCREF(<object>old_value)
@@ -778,7 +782,7 @@ cdef class LRUCache:
         """Remove all entries. on_evict is not told."""
         cdef cxp_lru_table old
         with cython.critical_section(self):
-            cxp_lru_detach(&self.table, &old)
+            cxp_cache_detach(&self.table, &old)
             self.fractional = False
         cxp_drop_table(&old)
         if self.preallocated:
@@ -943,7 +947,7 @@ cdef class LRUCache:
                     evict(self, e, CXP_EXPIRED, &dead)
                     e = cxp_lru_first_due(&self.table, now)
                 while plain and is_over(self):
-                    evict(self, cxp_lru_oldest(&self.table), CXP_RESIZE, &dead)
+                    evict(self, cxp_cache_victim(&self.table), CXP_RESIZE, &dead)
             while is_over(self):
                 note(self, self.popitem(), CXP_RESIZE, &dead)
         finally:
@@ -991,12 +995,15 @@ cdef class LRUCache:
         cdef cxp_lru_table table
         cdef uint64_t evicted[3]
         cdef bint fractional
+        cdef size_t more = 0
         cdef object currsize  # not a double, as Cython would infer
         expire_all(self)
         with cython.critical_section(self):
             table = self.table
             evicted[:] = self.evicted
             fractional = self.fractional
+            if table.policy != NULL:
+                more = cxp_policy_bytes(table.policy)
         if not self.sized:
             currsize = table.used
         elif fractional and table.used:
@@ -1013,7 +1020,7 @@ cdef class LRUCache:
             size=table.used,
             currsize=currsize,
             maxsize=self.maxsize,
-            bytes=cxp_lru_bytes(&table),
+            bytes=cxp_lru_bytes(&table) + more,
         )
 
     def check(self):
@@ -1029,12 +1036,15 @@ cdef class LRUCache:
             broken = cxp_lru_check(&self.table)
             if not broken and is_over(self) and not self.hooks & POPITEM:
                 broken = 8
+            if not broken and self.table.policy != NULL:
+                broken = cxp_policy_check(self.table.policy, &self.table)
+                broken = 10 + broken if broken else 0
         if broken:
             raise AssertionError(f"invariant {broken} of the table is broken")
 
     __class_getitem__ = classmethod(GenericAlias)
     __reversed__ = None
-    __signature__ = support.CacheSignature()
+    __signature__ = support.CacheSignature(support.lru_cache_init)
     getsizeof = _GetSizeOf()
 
     # ---- Copy and pickle ----
@@ -1047,7 +1057,7 @@ cdef class LRUCache:
         cdef Py_ssize_t count, i
         cdef cxp_record *records
         cdef double now
-        cdef list items = [], recency
+        cdef list items = [], recency, marks = []
         cdef object size  # or Cython would infer a double, and an int would become one
         expire_all(self)
         now = clock(self) if self.table.due_count else 0
@@ -1062,6 +1072,7 @@ cdef class LRUCache:
                 pair = cxp_shared(records[i].key), cxp_shared(records[i].value)
                 items.append((*pair, size, left))
                 recency[records[i].rank] = i
+                marks.append(records[i].mark)
         finally:
             cxp_free_records(records, count)
         return {
@@ -1074,7 +1085,12 @@ cdef class LRUCache:
             "items": items,
             "recency": recency,
             "attributes": dict(getattr(self, "__dict__", ())),
+            **self._policy_state(marks),
         }
+
+    def _policy_state(self, marks):
+        """More for :meth:`__getstate__`, of *nodes*."""
+        return {}
 
     def __setstate__(self, state):
         """Take up what :meth:`__getstate__` gave."""
@@ -1099,10 +1115,14 @@ cdef class LRUCache:
             finally:
                 Py_XDECREF(put.old)
                 cxp_dead_free(&dead)
-        for place in state["recency"]:
-            self.touch(state["items"][place][0])
+        self._restore_order(state)
         with cython.critical_section(self):
             self.table.inserts = self.table.hits = self.table.misses = 0
+
+    def _restore_order(self, state):
+        """Bring the entries into the order of use that :meth:`__getstate__` saw."""
+        for place in state["recency"]:
+            self.touch(state["items"][place][0])
 
 
 cdef LRUCache specimen = LRUCache(0)

@@ -11,6 +11,7 @@
 #define CTXPOOL_LRU_CACHE_IMPL_H
 
 #include <Python.h>
+#include <ctxpool/cache_policy.h>
 #include <ctxpool/lru_table.h>
 #include <time.h>
 
@@ -167,7 +168,7 @@ cxp_bury(cxp_lru_table *t, uint32_t e, int reason, cxp_dead *dead)
 {
     if (cxp_dead_add(dead, t->entries[e].key, t->entries[e].value, reason))
         return -1;
-    cxp_lru_remove(t, e);
+    cxp_cache_remove(t, e);
     return 0;
 }
 
@@ -201,7 +202,7 @@ cxp_hit(PyObject *self, cxp_lru_table *t, PyObject *key)
     if (CXP_LIKELY(e && e != CXP_ERROR)) {
         value = t->entries[e].value;
         Py_INCREF(value);
-        cxp_lru_promote(t, e);
+        cxp_cache_use(t, e);
         t->hits++;
     } else if (!e)
         t->misses++;
@@ -256,6 +257,13 @@ cxp_untrack(PyObject *self, int *tracked)
     }
 }
 
+/* Whether self is an instance of a native class itself, without attributes. */
+static inline int
+cxp_is_bare(PyObject *self)
+{
+    return !PyType_HasFeature(Py_TYPE(self), Py_TPFLAGS_HEAPTYPE);
+}
+
 /* The collector has to see self from now on, unless both are atoms. Locked. */
 static inline void
 cxp_track_for(PyObject *self, int *tracked, PyObject *key, PyObject *value)
@@ -290,18 +298,21 @@ cxp_store(PyObject *self, cxp_lru_table *t, const uint32_t *capacity, int *track
         replaced = t->entries[e].value;
         Py_INCREF(value);
         t->entries[e].value = value;
-        cxp_lru_promote(t, e);
+        if (CXP_UNLIKELY(t->policy))
+            cxp_cache_use_aside(t, e);
+        else
+            cxp_lru_promote(t, e);
     } else {
         if (t->used >= *capacity) {
-            e = cxp_lru_oldest(t);
+            e = cxp_cache_victim(t);
             *old_key = t->entries[e].key;
             *old_value = t->entries[e].value;
-            if (CXP_LIKELY(!cxp_lru_replace(t, e, key, value, tag))) {
+            if (CXP_LIKELY(!cxp_cache_replace(t, e, key, value, tag))) {
                 *evicted += 1;
                 result = CXP_EVICTED;
             } else
                 result = -2;
-        } else if (CXP_UNLIKELY(!cxp_lru_insert(t, key, value, tag)))
+        } else if (CXP_UNLIKELY(!cxp_cache_insert(t, key, value, tag)))
             result = -2;
         if (CXP_LIKELY(result >= 0)) {
             Py_INCREF(key);
@@ -338,6 +349,7 @@ typedef struct {
     PyObject *key, *value;
     double size, due;
     uint32_t rank; /* in the order of use, 0 the least recent; where asked for */
+    uint32_t mark; /* cxp_policy_mark() */
 } cxp_record;
 
 static void
@@ -374,6 +386,7 @@ cxp_records(PyObject *self, cxp_lru_table *t, int by_use, Py_ssize_t *count)
             record->size = t->sizes ? t->sizes[e] : 1;
             record->due = t->due_count && t->place[e] ? t->due[e] : Py_HUGE_VAL;
             record->rank = rank[e];
+            record->mark = t->policy ? cxp_policy_mark(t->policy, e) : 0;
         }
         *count = (Py_ssize_t)n;
     }
@@ -429,7 +442,11 @@ cxp_after_fork(PyObject *self, cxp_lru_table *t)
     {
         uint64_t version = t->version;
         uint32_t limit = t->limit;
+        struct cxp_policy *policy = t->policy;
         cxp_lru_init(t);
+        if (policy)
+            cxp_policy_init(policy, policy->kind);
+        t->policy = policy;
         t->version = version + 1;
         t->limit = limit;
         self->ob_mutex._bits = 0;
@@ -478,7 +495,7 @@ cxp_drop_all(PyObject *self)
 {
     cxp_lru_table old;
     CXP_BEGIN(self);
-    cxp_lru_detach(cxp_table_of(self), &old);
+    cxp_cache_detach(cxp_table_of(self), &old);
     CXP_END();
     cxp_drop_table(&old);
 }
@@ -503,7 +520,7 @@ cxp_dealloc(PyObject *self)
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     cxp_lru_table old;
-    cxp_lru_detach(cxp_table_of(self), &old);
+    cxp_cache_detach(cxp_table_of(self), &old);
     cxp_drop_table(&old);
     PyErr_Restore(type, value, traceback);
     cxp_base_dealloc(self);

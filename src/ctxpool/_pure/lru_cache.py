@@ -51,7 +51,7 @@ MAKE_ROOM: Any = object()
 class _Node:
     """An entry."""
 
-    __slots__ = ("due", "key", "seq", "size", "token", "value")
+    __slots__ = ("due", "key", "seq", "size", "tag", "token", "value")
 
     def __init__(self, key: Any, value: Any, size: int | float) -> None:
         self.key = key
@@ -59,6 +59,7 @@ class _Node:
         self.size = size
         self.due = INF
         self.seq = 0
+        self.tag = 0  # of its hash, where the policy wants it
         self.token = 0  # of its item in the heap
 
 
@@ -267,7 +268,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         del old
 
     getsizeof = _GetSizeOf()
-    __signature__ = support.CacheSignature()
+    __signature__ = support.CacheSignature(support.lru_cache_init)
 
     # ---- Inner parts. "locked" in a docstring: the caller holds the lock. ----
 
@@ -301,7 +302,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             found = node
         if found is None or found not in self._order:
             return None
-        del self._order[found]
+        self._forget(found)
         self._currsize = self._currsize - found.size if self._data else 0
         self._timed -= found.due < INF
         return found
@@ -313,9 +314,40 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             self._evicted[reason] += 1
             out.append((gone, reason))
 
-    def _oldest(self) -> _Node:
-        """The least recently used entry of a cache that has one (locked)."""
+    # What a policy other than LRU changes (_pure/cache.py), all locked.
+
+    def _tag(self, key: Any) -> int:
+        """What the policy wants to know of the hash of *key*."""
+        return 0
+
+    def _add(self, node: _Node) -> None:
+        """*node* is new."""
+        self._order[node] = None
+
+    def _use(self, node: _Node) -> None:
+        """*node* was used."""
+        self._order.move_to_end(node)
+
+    def _forget(self, node: _Node) -> None:
+        """*node* is no more."""
+        del self._order[node]
+
+    def _victim(self) -> _Node:
+        """The entry to drop next, of a cache that has one."""
         return next(iter(self._order))
+
+    def _queue(self) -> list[_Node]:
+        """All entries in the order of use."""
+        return list(self._order)
+
+    def _policy_state(self, nodes: list[_Node]) -> dict[str, Any]:
+        """More for :meth:`__getstate__`, of *nodes*."""
+        return {}
+
+    def _restore_order(self, state: dict[str, Any]) -> None:
+        """Bring the entries into the order of use that :meth:`__getstate__` saw."""
+        for place in state["recency"]:
+            self.touch(state["items"][place][0])
 
     def _first_due(self, now: float) -> _Node | None:
         """The entry that is due first, if it is by *now* (locked)."""
@@ -388,7 +420,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             if node is not None and node not in self._order:
                 node = None  # cleared by the key's own __eq__
             if use and node is not None:
-                self._order.move_to_end(node)
+                self._use(node)
             if count:
                 self._hits += node is not None
                 self._misses += node is None
@@ -452,6 +484,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         """Store (locked). The value that was there, or MISSING; MAKE_ROOM when an
         overridden popitem has to be called first."""
         self._expire(now, DUE_PER_STORE, out)
+        tag = self._tag(key)
         while True:
             node = self._data.get(key)
             if node is not None and node not in self._order:
@@ -460,7 +493,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                 self._evict(node, "expired", out)
                 continue
             if keep and node is not None:
-                self._order.move_to_end(node)
+                self._use(node)
                 return node.value
             more = size if node is None else size - node.size
             if self._currsize + more > self._maxsize:
@@ -470,7 +503,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                 if victim is not None:
                     self._evict(victim, "expired", out)
                 elif self._plain("popitem", "__delitem__"):
-                    self._evict(self._oldest(), "capacity", out)
+                    self._evict(self._victim(), "capacity", out)
                 else:
                     return MAKE_ROOM
                 continue
@@ -482,16 +515,16 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                     continue  # the key's own __eq__ used the cache, meanwhile
                 self._inserts += 1
                 self._seq += 1
-                node.seq = self._seq
+                node.seq, node.tag = self._seq, tag
+                self._add(node)
             else:
                 old, node.value, node.size = node.value, value, size
-            self._order[node] = None
-            self._order.move_to_end(node)
+                self._use(node)
             self._currsize += more
             if due < INF or node.due < INF:
                 self._set_due(node, due)
             while self._currsize > self._maxsize:  # the key's __eq__ stored others
-                self._evict(self._oldest(), "capacity", out)
+                self._evict(self._victim(), "capacity", out)
             return old
 
     def _snapshot(self) -> list[tuple[Any, Any]]:
@@ -628,7 +661,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         with self._lock:
             plain = self._plain("__delitem__")
             while self._data and gone is None:
-                gone = self._drop(self._oldest()) if plain else self._oldest()
+                gone = self._drop(self._victim()) if plain else self._victim()
         self._notify(out)
         if gone is None:
             raise KeyError(f"{type(self).__name__} is empty") from None
@@ -807,7 +840,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                 if self._currsize > maxsize:
                     self._expire(now, INF, out)
                 while plain and self._currsize > maxsize:
-                    self._evict(self._oldest(), "resize", out)
+                    self._evict(self._victim(), "resize", out)
             while self._currsize > maxsize:
                 pair = self.popitem()
                 with self._lock:
@@ -822,7 +855,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         out: list[tuple[_Node, str]] = []
         self._expire_all(out)
         with self._lock:
-            keys = [node.key for node in self._order]
+            keys = [node.key for node in self._queue()]
         self._notify(out)
         return keys
 
@@ -891,7 +924,8 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             One is broken.
         """
         with self._lock:
-            nodes = list(self._order)
+            nodes = self._queue()
+            assert {*nodes} == {*self._order}
             assert {*nodes} == {*self._data.values()}
             assert len(nodes) == len(self._data)
             seqs = [node.seq for node in self._data.values()]
@@ -917,7 +951,8 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         with self._lock:
             nodes = list(self._data.values())
             place = {node: i for i, node in enumerate(nodes)}
-            recency = [place[node] for node in self._order]
+            recency = [place[node] for node in self._queue()]
+            more = self._policy_state(nodes)
             items = [
                 (n.key, n.value, n.size, None if n.due == INF else n.due - now)
                 for n in nodes
@@ -933,6 +968,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             "items": items,
             "recency": recency,
             "attributes": dict(getattr(self, "__dict__", ())),
+            **more,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -953,7 +989,6 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             with self._lock:
                 old = self._put(key, value, size, -INF, due, False, out)
             del old, out
-        for place in state["recency"]:
-            self.touch(state["items"][place][0])
+        self._restore_order(state)
         with self._lock:
             self._inserts = self._hits = self._misses = 0

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import run
+from . import bench, run
 from .errors import CommandError
 
 __all__ = ["main"]
 
-_COMMANDS = (run,)
+_COMMANDS = (run, bench)
 _EXIT_CODES = """\
 exit codes:
   0    done

@@ -1,0 +1,170 @@
+# cython: freethreading_compatible=True
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
+"""Cache: an LRUCache whose table has a policy (csrc/include/ctxpool/cache_policy.h).
+
+Its critical section is on the cache itself, against any other call on it.
+"""
+
+cimport cython
+from cpython.object cimport PyTypeObject
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport calloc, free
+
+from ctxpool._native.lru_cache cimport (
+    LRUCache, cxp_lru_in_order, cxp_lru_promote, cxp_policy_init, cxp_policy_restore,
+)
+
+import time
+
+from .. import _cache_support as support
+
+__all__ = ["Cache"]
+
+cdef object monotonic = time.monotonic
+
+
+cdef class Cache(LRUCache):
+    """A mapping with a bound, and a choice of what goes when it is full.
+
+    In everything else it is the :class:`LRUCache` that it derives from: what a use is,
+    what expires, what is counted, what a subclass may override. ``by_recency()`` gives
+    the order of the policy's queues, and ``popitem()`` the entry that the policy
+    would drop.
+
+    Parameters
+    ----------
+    maxsize : int or float
+        The bound of ``currsize``; ``math.inf`` for none.
+    policy : str
+        ``"s3fifo"``, the one to begin with: new entries wait in a small queue, a tenth
+        of all; those used twice there, or back soon after they went, enter the main
+        queue, where those that were used go round again. Scans pass through. **It can
+        fall far below LRU** (40 points on one trace) where keys are read once up and
+        once down: each comes back just after it left the small queue. Yang et al.,
+        *FIFO queues are all you need for cache eviction*, SOSP 2023.
+
+        ``"sieve"``: one queue and a hand that spares, once, what was used since it
+        last came by. The cheapest hit. **It can fall far below LRU** (30 points on
+        some traces) where keys are read in turns that the hand outlives. Zhang et al.,
+        *SIEVE is simpler than LRU*, NSDI 2024.
+
+        ``"lru"``: the least recently used; Mattson et al., *Evaluation techniques for
+        storage hierarchies*, IBM Systems Journal 9 (1970).
+
+        ``"fifo"``: the oldest; uses count for nothing, which **can cost far more** than
+        LRU. Belady, *A study of replacement algorithms for a virtual-storage computer*,
+        IBM Systems Journal 5 (1966).
+
+        ``"lfu"``: the least often used, of several the least recently used, by lists
+        in O(1): Shah, Mitra, Matani, *An O(1) algorithm for implementing the LFU cache
+        eviction scheme* (2010). **It can fall far below LRU**: what was once popular
+        stays.
+
+        ``"mru"``: the most recently used, for endless loops over more than fits; Chou
+        and DeWitt, *An evaluation of buffer management strategies*, VLDB 1985. **Far
+        below LRU** elsewhere.
+
+        ``"rr"``: any, by a generator of fixed seed (splitmix64: Steele et al., *Fast
+        splittable pseudorandom number generators*, OOPSLA 2014); the policy of Belady
+        (1966) that no pattern of access defeats, if it does not know the seed.
+    getsizeof, ttl, preallocate, on_evict, timer
+        As for :class:`LRUCache`. Shares of a cache, such as the small queue's tenth,
+        are shares of its entries, whatever their sizes.
+
+    Notes
+    -----
+    A hit moves nothing with ``fifo``, ``rr``, ``sieve`` and ``s3fifo``. Look-up and
+    store are O(1); making room is O(1) amortised with ``sieve`` and ``s3fifo``, O(1)
+    elsewhere. Beside the entries of an LRUCache: 1 byte an entry with ``sieve``, about
+    25 with ``s3fifo`` (it remembers the hashes of as many evicted keys), 8 with ``rr``,
+    12 with ``lfu``.
+
+    A copy or pickle keeps the order and what is known of each entry, and forgets the
+    evicted keys.
+
+    Raises
+    ------
+    ValueError
+        There is no such policy, or a number is out of its range.
+    TypeError
+        An argument is of the wrong type.
+
+    Examples
+    --------
+    >>> cache = Cache(3, "sieve")
+    >>> cache.update(a=1, b=2, c=3)
+    >>> cache["a"]
+    1
+    >>> cache["d"] = 4                 # "b" is the oldest that was not used
+    >>> list(cache)
+    ['a', 'c', 'd']
+    """
+
+    def __cinit__(self):
+        cxp_policy_init(&self.state, <uint32_t>support.POLICIES.index("s3fifo"))
+        self.table.policy = &self.state
+
+    @cython.embedsignature(False)
+    def __init__(self, maxsize, policy="s3fifo", getsizeof=None, *, ttl=None,
+                 preallocate=False, on_evict=None, timer=monotonic):
+        self.state.next_kind = support.POLICIES.index(support.checked_policy(policy))
+        try:
+            LRUCache.__init__(self, maxsize, getsizeof, ttl=ttl, on_evict=on_evict,
+                              preallocate=preallocate, timer=timer)
+        finally:
+            self.state.next_kind = self.state.kind
+
+    @property
+    def policy(self):
+        """The name of the policy."""
+        return support.POLICIES[self.state.kind]
+
+    __signature__ = support.CacheSignature(support.cache_init)
+
+    def _policy_state(self, marks):
+        return {"policy": self.policy, "marks": marks}
+
+    def __setstate__(self, state):
+        """Take up what :meth:`__getstate__` gave."""
+        self.state.next_kind = support.POLICIES.index(
+            support.checked_policy(state["policy"])
+        )
+        LRUCache.__setstate__(self, state)
+
+    def _restore_order(self, state):
+        cdef list recency = state["recency"], marks = state["marks"]
+        cdef Py_ssize_t i, n = len(recency)
+        cdef uint32_t e
+        cdef uint32_t *order = NULL
+        cdef uint32_t *places = <uint32_t *>calloc(<size_t>n + 1, 2 * sizeof(uint32_t))
+        cdef uint32_t *known = NULL
+        if places == NULL:
+            raise MemoryError("no memory to copy a cache")
+        try:
+            for i in range(n):
+                places[i] = recency[i]
+                places[n + i] = marks[i]
+                if places[i] >= n:
+                    raise ValueError(f"no entry {recency[i]!r} in the state of a cache")
+            with cython.critical_section(self):
+                if self.table.used == n:
+                    order = cxp_lru_in_order(&self.table)
+                    known = <uint32_t *>calloc(<size_t>self.table.allocated + 1,
+                                               sizeof(uint32_t))
+                    if order != NULL and known != NULL:
+                        for i in range(n):
+                            e = order[places[i]]
+                            known[e] = places[n + places[i]]
+                            cxp_lru_promote(&self.table, e)
+                        cxp_policy_restore(&self.state, &self.table, known)
+        finally:
+            free(places)
+            free(order)
+            free(known)
+
+
+# What LRUCache made of its slots holds for all that we add, too: no references.
+(<PyTypeObject *>Cache).tp_traverse = (<PyTypeObject *>LRUCache).tp_traverse
+(<PyTypeObject *>Cache).tp_clear = (<PyTypeObject *>LRUCache).tp_clear
+(<PyTypeObject *>Cache).tp_dealloc = (<PyTypeObject *>LRUCache).tp_dealloc
+vars(Cache)["__signature__"].owner = Cache
