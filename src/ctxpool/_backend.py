@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 from ._pickling import publish
 
-__all__ = ["Block", "BlockPool", "LRUCache", "TokenWindow", "backend"]
+__all__ = [
+    "Block",
+    "BlockPool",
+    "CachedFunction",
+    "LRUCache",
+    "TokenWindow",
+    "backend",
+]
 
 
 def _flag(name: str) -> bool:
@@ -32,6 +39,7 @@ backend: Literal["native", "pure"]
 
 if TYPE_CHECKING or _pure:
     from ._pure.block_pool import Block, BlockPool
+    from ._pure.cached_function import CachedFunction
     from ._pure.lru_cache import LRUCache
     from ._pure.token_window import TokenWindow
 
@@ -39,6 +47,7 @@ if TYPE_CHECKING or _pure:
 else:
     try:
         from ._native.block_pool import Block, BlockPool
+        from ._native.cached_function import CachedFunction
         from ._native.lru_cache import LRUCache
         from ._native.token_window import TokenWindow
 
@@ -55,6 +64,7 @@ else:
                 "(pip install --no-cache-dir --force-reinstall ctxpool)"
             ) from error
         from ._pure.block_pool import Block, BlockPool
+        from ._pure.cached_function import CachedFunction
         from ._pure.lru_cache import LRUCache
         from ._pure.token_window import TokenWindow
 

@@ -991,6 +991,7 @@ cdef class LRUCache:
         cdef cxp_lru_table table
         cdef uint64_t evicted[3]
         cdef bint fractional
+        cdef object currsize  # or Cython would infer a double
         expire_all(self)
         with cython.critical_section(self):
             table = self.table
