@@ -158,3 +158,8 @@ class CachedFunction:
 
     def __deepcopy__(self, memo: Any) -> "CachedFunction":
         return self
+
+
+# inspect shows them bare, as those of functools.
+for _method in (CachedFunction.cache_info, CachedFunction.cache_clear):
+    _method.__annotations__ = {}
