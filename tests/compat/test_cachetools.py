@@ -123,7 +123,7 @@ def test_time() -> None:
     clock.now = 5
     cache["b"] = 2
     clock.now = 10
-    assert list(cache) == ["b"]
+    assert [*iter(cache)] == ["b"]  # list() asks for the length, which expires
     assert "a" not in cache
     assert cache.get("a") is None
     assert cache.expire() == [("a", 1)]
@@ -146,6 +146,8 @@ def clock_stopped(cache: Any) -> Any:
 
 
 def test_a_key_whose_eq_comes_back(make: Any) -> None:
+    visits = 5
+
     class Key:
         def __init__(self, n: int) -> None:
             self.n = n
@@ -154,7 +156,10 @@ def test_a_key_whose_eq_comes_back(make: Any) -> None:
             return 1
 
         def __eq__(self, other: object) -> bool:
-            cache.get(self)
+            nonlocal visits
+            if visits:  # for ever, even a dict would look for ever
+                visits -= 1
+                cache.get(self)
             return isinstance(other, Key) and self.n == other.n
 
     cache = make(4)

@@ -26,13 +26,13 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Their source distribution, unpacked."""
     folder = tmp_path_factory.mktemp("cachetools")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--no-binary=:all:", "--no-build-isolation", "--dest", str(folder)]
+    command += ["--no-binary=cachetools", "--dest", str(folder)]
     try:
         done = subprocess.run(
             [*command, f"cachetools=={VERSION}"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=80,
         )
     except subprocess.TimeoutExpired:
         pytest.skip("the package index did not answer")
