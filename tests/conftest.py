@@ -18,6 +18,7 @@ settings.load_profile("full")
 MODULES = {"block_pool": ["Block", "BlockPool"], "token_window": ["TokenWindow"]}
 MODULES["lru_cache"] = ["LRUCache"]
 MODULES["cache"] = ["Cache"]
+MODULES["cached_function"] = ["CachedFunction"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(not SOURCE.is_dir(), reason="needs the checkout"
 BASE, ENGINE, FACADE, ROOM, CLI = range(5)
 # What both twins use: the checks of arguments, and such.
 SHARED = ["_arguments", "_waiting", "_cache_support", "_pickling", "_unraisable"]
+SHARED += ["_function_support"]
 LAYERS = {
     **dict.fromkeys(["errors", "stats", "sizes", "_include", *SHARED], BASE),
     **dict.fromkeys(["_native", "_pure"], ENGINE),
@@ -68,8 +69,17 @@ def resolve(importer: Path, level: int, module: str, names: list[str]) -> Iterat
         yield f"{module}.{name}" if exists(f"{module}.{name}") else module
 
 
+def run_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that only type checkers see."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from run_nodes(node)
+
+
 def python_imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in run_nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "ctxpool":

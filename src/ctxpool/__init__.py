@@ -7,28 +7,63 @@ Three primitives, each native with a pure-Python twin of the same behaviour:
 - :class:`LRUCache`: a mapping with a bound; :class:`Cache`: one with other policies
   than LRU.
 
+Decorators over the last: :func:`lru_cache`, :func:`ttl_cache`, :func:`cached_method`.
+
 ``ctxpool.backend`` tells which of the two is at work, ``"native"`` or ``"pure"``.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import errors
-from ._backend import Block, BlockPool, Cache, LRUCache, TokenWindow, backend
+from ._backend import (
+    Block,
+    BlockPool,
+    Cache,
+    CachedFunction,
+    LRUCache,
+    TokenWindow,
+    backend,
+)
 from ._include import get_include
 from .sizes import parse_size
 from .stats import BlockPoolStats, LRUCacheStats, TokenWindowStats
+
+if TYPE_CHECKING:
+    from .caches.decorators import cached_method, lru_cache, ttl_cache
 
 __all__ = [
     "Block",
     "BlockPool",
     "BlockPoolStats",
     "Cache",
+    "CachedFunction",
     "LRUCache",
     "LRUCacheStats",
     "TokenWindow",
     "TokenWindowStats",
     "__version__",
     "backend",
+    "cached_method",
     "errors",
     "get_include",
+    "lru_cache",
     "parse_size",
+    "ttl_cache",
 ]
 __version__ = "0.1.0"
+
+# What lies above the engine is loaded when it is first asked for.
+_LAZY = {
+    "cached_method": "caches.decorators",
+    "lru_cache": "caches.decorators",
+    "ttl_cache": "caches.decorators",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value

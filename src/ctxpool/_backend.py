@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 from ._pickling import publish
 
-__all__ = ["Block", "BlockPool", "Cache", "LRUCache", "TokenWindow", "backend"]
+__all__ = [
+    "Block",
+    "BlockPool",
+    "Cache",
+    "CachedFunction",
+    "LRUCache",
+    "TokenWindow",
+    "backend",
+]
 
 
 def _flag(name: str) -> bool:
@@ -34,6 +42,7 @@ backend: Literal["native", "pure"]
 if TYPE_CHECKING or _pure:
     from ._pure.block_pool import Block, BlockPool
     from ._pure.cache import Cache
+    from ._pure.cached_function import CachedFunction
     from ._pure.lru_cache import LRUCache
     from ._pure.token_window import TokenWindow
 
@@ -42,6 +51,7 @@ else:
     try:
         from ._native.block_pool import Block, BlockPool
         from ._native.cache import Cache
+        from ._native.cached_function import CachedFunction
         from ._native.lru_cache import LRUCache
         from ._native.token_window import TokenWindow
 
@@ -63,6 +73,7 @@ else:
             ) from error
         from ._pure.block_pool import Block, BlockPool
         from ._pure.cache import Cache
+        from ._pure.cached_function import CachedFunction
         from ._pure.lru_cache import LRUCache
         from ._pure.token_window import TokenWindow
 

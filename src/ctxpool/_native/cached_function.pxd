@@ -1,0 +1,34 @@
+"""CachedFunction for other Cython code: call it as any object."""
+
+from libc.stdint cimport uint32_t, uint64_t
+from cpython.object cimport PyObject
+
+from ctxpool._native.lru_cache cimport LRUCache, cxp_lru_table
+
+
+cdef extern from "cached_function.h":
+    ctypedef PyObject *(*cxp_extras)(PyObject *, PyObject *, PyObject **, size_t,
+                                     PyObject *)
+
+    ctypedef struct cxp_cached:
+        void *call
+        PyObject *function
+        PyObject *cache
+        PyObject *key
+        cxp_lru_table *table
+        const uint32_t *capacity
+        int *tracked
+        uint64_t *evicted
+        cxp_extras extras
+        uint64_t uncached
+        int typed
+        int method
+        int unbounded
+
+
+cdef class CachedFunction:
+    cdef cxp_cached c  # first: C finds it there
+    cdef object function, key, maxsize, flights
+    cdef LRUCache cache
+    cdef dict __dict__
+    cdef object __weakref__

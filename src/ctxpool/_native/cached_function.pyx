@@ -1,0 +1,176 @@
+# cython: freethreading_compatible=True
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
+"""CachedFunction: calls go to cached_function.h, the rest is here."""
+
+cimport cython
+from cpython.object cimport PyObject, PyTypeObject
+
+import time
+from types import MethodType
+
+from .. import _function_support as support
+from .._cache_support import MISSING as _MISSING
+from .._function_support import CacheInfo
+
+__all__ = ["CachedFunction"]
+
+cdef extern from "cached_function.h":
+    PyObject *CXP_MARK
+    void *cxp_call_cached
+    void *cxp_call_uncached
+    void *cxp_call_extras
+    object cxp_call_function(object function, PyObject **args, size_t nargsf,
+                             PyObject *names)
+    tuple cxp_positional(PyObject **args, size_t nargsf)
+    dict cxp_named(PyObject **args, size_t nargsf, PyObject *names)
+    void cxp_forget(object cache, cxp_lru_table *t)
+    int cxp_take_call(PyTypeObject *type, object specimen, cxp_cached *c) except -1
+
+cdef object MISSING = _MISSING
+cdef object MARK = support.MARK
+CXP_MARK = <PyObject *>MARK
+cdef object monotonic = time.monotonic
+
+
+cdef object through_cache(object self, object key, PyObject **args, size_t nargsf,
+                          PyObject *names):
+    """A call with a key of its own; the arguments are still the caller's."""
+    cdef CachedFunction me = <CachedFunction>self
+    cdef LRUCache cache = me.cache
+    cdef object function = me.function, flights = me.flights
+    value = cache.lookup(key, MISSING)
+    if value is not MISSING:
+        return value
+    if flights is not None:
+        return support.fly(cache, flights, key, function,
+                           cxp_positional(args, nargsf), cxp_named(args, nargsf, names))
+    value = cxp_call_function(function, args, nargsf, names)
+    cache._store_if_it_fits(key, value)
+    return value
+
+
+cdef LRUCache cache_of(CachedFunction self):
+    cdef LRUCache cache = self.cache
+    if cache is None:  # the collector has cleared it
+        raise ReferenceError("the cached function was garbage")
+    return cache
+
+
+@cython.final
+cdef class CachedFunction:
+    """CachedFunction(function, maxsize=128, typed=False, *, ttl=None, key=None,
+    getsizeof=None, timer=None, single_flight=False, method=False)
+--
+
+A function that remembers its results: what :func:`ctxpool.lru_cache` makes.
+
+    It does what the object of :func:`functools.lru_cache` does, binds to instances as
+    a function does, and is pickled by name.
+
+    Parameters
+    ----------
+    function : callable
+        What is called where no result is known.
+    maxsize : int or None
+        The most results kept; the least recently used goes first. 0: none are kept,
+        None: no bound. With *getsizeof* the bound of the sum of the sizes.
+    typed : bool
+        Whether arguments of different types are different calls even where they are
+        equal.
+    ttl : float, optional
+        Seconds that a result is kept.
+    key : callable, optional
+        ``key(*args, **kwargs)`` makes the key of a call.
+    getsizeof : callable, optional
+        ``getsizeof(result)`` is its size. One that is too large is not kept.
+    timer : callable, optional
+        The clock of *ttl*; :func:`time.monotonic` by default.
+    single_flight : bool
+        Of several threads that make the same call at once, one calls the function
+        and the others wait for its outcome; see :meth:`LRUCache.get_or_compute`.
+    method : bool
+        The first positional argument is passed on, and is no part of the key.
+
+    Notes
+    -----
+    **Thread-safety**: as of functools: look-up and store are atomic, the function is
+    called outside any lock. Exceptions are not cached.
+
+    Examples
+    --------
+    >>> double = CachedFunction(lambda n: n * 2, 100)
+    >>> double(4), double(4)
+    (8, 8)
+    >>> double.cache_info()
+    CacheInfo(hits=1, misses=1, maxsize=100, currsize=1)
+    """
+
+    def __cinit__(self, function, maxsize=128, typed=False, *, ttl=None, key=None,
+                  getsizeof=None, timer=None, single_flight=False, method=False):
+        maxsize, ttl = support.checked(function, maxsize, ttl, key, getsizeof, timer)
+        self.cache = LRUCache(support.bound(maxsize), getsizeof, ttl=ttl,
+                              timer=monotonic if timer is None else timer)
+        self.function = function
+        self.key = key
+        self.maxsize = maxsize
+        self.flights = {} if single_flight else None
+        self.c.function = <PyObject *>function
+        self.c.cache = <PyObject *>self.cache
+        self.c.key = NULL if key is None else <PyObject *>key
+        self.c.table = &self.cache.table
+        self.c.capacity = &self.cache.capacity
+        self.c.tracked = &self.cache.tracked
+        self.c.evicted = &self.cache.evicted[0]
+        self.c.extras = <cxp_extras>through_cache
+        self.c.typed = bool(typed)
+        self.c.method = bool(method)
+        self.c.unbounded = maxsize is None
+        if maxsize == 0 and not single_flight:
+            self.c.call = cxp_call_uncached
+        elif (ttl is None and key is None and getsizeof is None
+              and not single_flight):
+            self.c.call = cxp_call_cached
+        else:
+            self.c.call = cxp_call_extras
+
+    @cython.embedsignature(False)
+    def __call__(self, *args, **kwargs):
+        raise SystemError("unreachable: calls go through the vectorcall slot")
+
+    def __get__(self, instance, owner):
+        return self if instance is None else MethodType(self, instance)
+
+    def cache_info(self):
+        """Hits, misses, maxsize and current size, as a named tuple."""
+        cdef LRUCache cache = cache_of(self)
+        cdef uint64_t uncached
+        stats = cache.stats()
+        with cython.critical_section(self):
+            uncached = self.c.uncached
+        return CacheInfo(stats.hits, stats.misses + uncached, self.maxsize,
+                         stats.currsize)
+
+    def cache_clear(self):
+        """Forget all results, and the counts."""
+        cdef LRUCache cache = cache_of(self)
+        with cython.critical_section(self):
+            self.c.uncached = 0
+        cxp_forget(cache, &cache.table)
+
+    def cache_parameters(self):
+        """``{"maxsize": ..., "typed": ...}``, a new dict."""
+        return {"maxsize": self.maxsize, "typed": bool(self.c.typed)}
+
+    def __reduce__(self):
+        return self.__qualname__
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+cdef CachedFunction specimen = CachedFunction(len)
+cxp_take_call(<PyTypeObject *>CachedFunction, specimen, &specimen.c)
+specimen = None

@@ -1,0 +1,1 @@
+"""Caches over the engine's LRUCache."""
