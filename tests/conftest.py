@@ -17,6 +17,7 @@ settings.load_profile("full")
 
 MODULES = {"block_pool": ["Block", "BlockPool"], "token_window": ["TokenWindow"]}
 MODULES["lru_cache"] = ["LRUCache"]
+MODULES["lazy_proxy"] = ["LazyProxy"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,7 +8,7 @@ import pytest
 import ctxpool
 from ctxpool import errors
 
-CLASSES = ["Block", "BlockPool", "LRUCache", "TokenWindow"]
+CLASSES = ["Block", "BlockPool", "LRUCache", "LazyProxy", "TokenWindow"]
 PROTOCOLS = [
     "__len__ __iter__ __reversed__ __contains__ __getitem__ __setitem__ __delitem__",
     "__enter__ __exit__ __aenter__ __aexit__ __copy__ __deepcopy__ __buffer__ __bool__",

@@ -15,7 +15,7 @@ import ctxpool
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 FLAGS = doctest.ELLIPSIS
-ENGINE = ["Block", "BlockPool", "LRUCache", "TokenWindow"]
+ENGINE = ["Block", "BlockPool", "LRUCache", "LazyProxy", "TokenWindow"]
 
 
 def run(test: doctest.DocTest) -> None:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(not SOURCE.is_dir(), reason="needs the checkout"
 BASE, ENGINE, FACADE, ROOM, CLI = range(5)
 # What both twins use: the checks of arguments, and such.
 SHARED = ["_arguments", "_waiting", "_cache_support", "_pickling", "_unraisable"]
+SHARED += ["_lazy_support"]
 LAYERS = {
     **dict.fromkeys(["errors", "stats", "sizes", "_include", *SHARED], BASE),
     **dict.fromkeys(["_native", "_pure"], ENGINE),

@@ -6,11 +6,13 @@ Three primitives, each native with a pure-Python twin of the same behaviour:
 - :class:`TokenWindow`: the last N tokens, always as one array.
 - :class:`LRUCache`: a mapping with a bound.
 
+and, as native and as alike, :class:`LazyProxy`: an object loaded when first used.
+
 ``ctxpool.backend`` tells which of the two is at work, ``"native"`` or ``"pure"``.
 """
 
 from . import errors
-from ._backend import Block, BlockPool, LRUCache, TokenWindow, backend
+from ._backend import Block, BlockPool, LazyProxy, LRUCache, TokenWindow, backend
 from ._include import get_include
 from .sizes import parse_size
 from .stats import BlockPoolStats, LRUCacheStats, TokenWindowStats
@@ -21,6 +23,7 @@ __all__ = [
     "BlockPoolStats",
     "LRUCache",
     "LRUCacheStats",
+    "LazyProxy",
     "TokenWindow",
     "TokenWindowStats",
     "__version__",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ._pickling import publish
 
-__all__ = ["Block", "BlockPool", "LRUCache", "TokenWindow", "backend"]
+__all__ = ["Block", "BlockPool", "LRUCache", "LazyProxy", "TokenWindow", "backend"]
 
 
 def _flag(name: str) -> bool:
@@ -32,6 +32,7 @@ backend: Literal["native", "pure"]
 
 if TYPE_CHECKING or _pure:
     from ._pure.block_pool import Block, BlockPool
+    from ._pure.lazy_proxy import LazyProxy
     from ._pure.lru_cache import LRUCache
     from ._pure.token_window import TokenWindow
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING or _pure:
 else:
     try:
         from ._native.block_pool import Block, BlockPool
+        from ._native.lazy_proxy import LazyProxy
         from ._native.lru_cache import LRUCache
         from ._native.token_window import TokenWindow
 
@@ -55,6 +57,7 @@ else:
                 "(pip install --no-cache-dir --force-reinstall ctxpool)"
             ) from error
         from ._pure.block_pool import Block, BlockPool
+        from ._pure.lazy_proxy import LazyProxy
         from ._pure.lru_cache import LRUCache
         from ._pure.token_window import TokenWindow
 

@@ -15,7 +15,7 @@ def publish(*classes: type) -> None:
 
 def construct(name: str) -> Any:
     """An empty primitive of this name, for pickle to fill."""
-    cls = _public[name]
+    cls: Any = _public[name]
     return cls.__new__(cls)
 
 
