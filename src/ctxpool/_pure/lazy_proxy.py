@@ -422,7 +422,7 @@ class LazyProxy:
     if sys.version_info >= (3, 12):
 
         def __buffer__(self, flags: int) -> memoryview:
-            return _target(self).__buffer__(flags)
+            return memoryview(_target(self))
 
 
 def _checked(proxy: Any) -> LazyProxy:
