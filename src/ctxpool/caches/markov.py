@@ -13,7 +13,6 @@ via data compression"; Kroeger and Long 2001, "Design and implementation of a pr
 file prefetching algorithm".
 """
 
-import threading
 from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
@@ -21,6 +20,7 @@ from operator import itemgetter
 from typing import Any
 
 from .. import LRUCache, _arguments
+from .._pure.locks import new_rlock
 
 __all__ = ["MarkovModel"]
 
@@ -101,9 +101,9 @@ class MarkovModel:
         if features is not None and not callable(features):
             raise TypeError(f"features must be callable, not {features!r}")
         self._features = features
+        self._lock = new_rlock()  # the model, but for _pending
         # Contexts of one key, of two...: the key itself, then tuples of keys.
         self._levels: list[Any] = [LRUCache(contexts) for _ in range(self._order)]
-        self._lock = threading.RLock()  # the model, but for _pending
         self._busy = False  # learning: an __eq__ or __hash__ may come back here
         self._pending: deque[Any] = deque()
         self._recent: tuple[Any, ...] = ()

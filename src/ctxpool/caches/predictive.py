@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from typing import Any
 
 from .. import LRUCache
@@ -75,10 +76,10 @@ class PredictiveCache:
         if value is not MISSING:
             prefetcher.record(key)
             return value
-        start = self._timer()
+        start, version = self._timer(), prefetcher.version
         value = prefetcher.take(key, MISSING)
         if value is not MISSING:
-            self._keep(key, value)
+            self._keep(key, value, version)
             prefetcher.record(key, USED, self._timer() - start)
             return value
         value = self._cache.get_or_compute(key, self._load)
@@ -96,10 +97,10 @@ class PredictiveCache:
         if value is not MISSING:
             prefetcher.record(key)
             return value
-        start = self._timer()
+        start, version = self._timer(), prefetcher.version
         value = await prefetcher.atake(key, MISSING)
         if value is not MISSING:
-            self._keep(key, value)
+            self._keep(key, value, version)
             prefetcher.record(key, USED, self._timer() - start)
             return value
         task = self._tasks.get(key)
@@ -114,14 +115,15 @@ class PredictiveCache:
         try:
             value = await self._load(key)
             if self._tasks.get(key) is task:  # else put or dropped meanwhile
-                self._keep(key, value)
+                self._cache.setdefault(key, value)
             return value
         finally:
             if self._tasks.get(key) is task:
                 del self._tasks[key]
 
-    def _keep(self, key: Any, value: Any) -> None:
-        self._cache.setdefault(key, value)
+    def _keep(self, key: Any, value: Any, version: int) -> None:
+        store = partial(self._cache.setdefault, key, value)
+        self.prefetcher.keep(version, store)
 
     def put(self, key: Hashable, value: Any) -> None:
         """Cache *value*; what was loaded ahead for *key* is dropped."""

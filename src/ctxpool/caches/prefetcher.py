@@ -24,6 +24,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from .. import LRUCache, _arguments, _unraisable
+from .._pure.locks import new_rlock
 from .markov import MarkovModel
 
 __all__ = ["AccessModel", "PrefetchStats", "Prefetcher"]
@@ -97,7 +98,6 @@ _living: weakref.WeakSet[Any] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     """The child has no planner and no loads under way."""
     for prefetcher in list(_living):
-        prefetcher._guard = threading.RLock()
         prefetcher._wake = SimpleQueue()
         prefetcher._flights.clear()
         prefetcher._thread = prefetcher._pool = None
@@ -209,6 +209,7 @@ class Prefetcher:
         if not 0 <= confidence <= 1:
             raise ValueError(f"confidence must be from 0 to 1, not {confidence!r}")
         self.model: AccessModel = model
+        self.version = 0  # counts what was discarded
         self.asynchronous = inspect.iscoroutinefunction(load)
         self._load, self._timer = load, timer
         self._cost_of, self._size_of = cost, size
@@ -218,6 +219,9 @@ class Prefetcher:
         self._window = _arguments.count("window", window, 16, 1 << 30)
         self._confidence = confidence
         probation = _arguments.count("probation", probation, 1, 1 << 30)
+        # The thread's start and the end; what is loaded, against discard(); figures
+        # that the workers change. Made before the locks of the caches it is outside of.
+        self._guard = new_rlock()
         # Key: (window of its load, value). What is lost from it was loaded in vain.
         self._probation: Any = LRUCache(probation, on_evict=self._on_evict)
         self._shadow: Any = LRUCache(probation)  # plans that were not carried out
@@ -225,9 +229,6 @@ class Prefetcher:
         self._events: deque[Any] = deque()
         self._wake: SimpleQueue[Any] = SimpleQueue()
         self._unwoken = 0
-        # The thread's start and the end; what is loaded, against discard(); figures
-        # that the workers change.
-        self._guard = threading.RLock()
         self._thread: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._scheduled = self._closed = False
@@ -312,9 +313,16 @@ class Prefetcher:
             self._begin()
         self._wake.put(None)
 
+    def keep(self, version: int, store: Callable[[], Any]) -> None:
+        """Call *store* unless something was discarded since *version* was read."""
+        with self._guard:
+            if self.version == version:
+                store()
+
     def discard(self, key: Hashable) -> None:
         """Forget what was loaded for *key*, or is being loaded: it is out of date."""
         with self._guard:
+            self.version += 1
             self._flights.pop(key, None)
             self._probation.pop(key, None)
 
