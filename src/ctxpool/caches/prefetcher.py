@@ -35,7 +35,7 @@ WAKE_EVERY = (
     32  # hits; a miss wakes the planner at once, as the reader is about to wait
 )
 STEP = 64  # accesses that the planner looks at in one go
-BACKLOG = 4096  # accesses that the planner is behind: more are not noted
+BACKLOG = 4096  # accesses that the planner is behind: more are only counted
 VAIN = 0.2  # what a load in vain costs, of a load that somebody waits for
 SLEEP = 7  # windows that the prefetcher sleeps before it tries its plans again
 WIN = 1.5  # by how much it must win to begin again
@@ -62,7 +62,7 @@ class PrefetchStats:
     loads, wasted, errors : int
         Loads ahead: begun, never read, failed.
     unnoted : int
-        Accesses that found the planner too far behind.
+        Accesses that found the planner too far behind: counted, but not learned.
     enabled : bool
         Whether it loads ahead now.
     switches : int
@@ -233,7 +233,9 @@ class Prefetcher:
         self._pool: ThreadPoolExecutor | None = None
         self._scheduled = self._closed = False
         self._counts = [0, 0, 0]  # of HIT, USED, MISS
-        self._loads = self._wasted = self._errors = self._unnoted = self._switches = 0
+        self._loads = self._wasted = self._errors = self._switches = 0
+        self._unnoted = [0, 0, 0]  # of these, while the planner was far behind
+        self._waited_unnoted = 0.0
         self._waited = 0.0
         self._cost = 0.0  # of a load: an exponential mean
         self._enabled = True
@@ -297,7 +299,9 @@ class Prefetcher:
             Seconds that its reader waited.
         """
         if len(self._events) >= BACKLOG:
-            self._unnoted += 1
+            with self._guard:
+                self._unnoted[outcome] += 1
+                self._waited_unnoted += waited
             return
         self._events.append((key, outcome, waited))
         self._unwoken += 1
@@ -382,7 +386,8 @@ class Prefetcher:
 
     def stats(self) -> PrefetchStats:
         """What it did up to the last access that the planner has seen."""
-        hits, used, misses = self._counts
+        waited = self._waited + self._waited_unnoted
+        hits, used, misses = map(int.__add__, self._counts, self._unnoted)
         accesses = hits + used + misses
         share = max(accesses, 1)
         return PrefetchStats(
@@ -393,13 +398,13 @@ class Prefetcher:
             loads=self._loads,
             wasted=self._wasted,
             errors=self._errors,
-            unnoted=self._unnoted,
+            unnoted=sum(self._unnoted),
             enabled=self._enabled,
             switches=self._switches,
             hit_rate=(hits + used) / share,
             hit_rate_without=hits / share,
-            latency=self._waited / share,
-            latency_without=(self._waited + used * self._cost) / share,
+            latency=waited / share,
+            latency_without=(waited + used * self._cost) / share,
         )
 
     # ---- The planner: one thread, or the event loop ----
