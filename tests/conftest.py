@@ -19,6 +19,7 @@ MODULES = {"block_pool": ["Block", "BlockPool"], "token_window": ["TokenWindow"]
 MODULES["lru_cache"] = ["LRUCache"]
 MODULES["cache"] = ["Cache"]
 MODULES["cached_function"] = ["CachedFunction"]
+MODULES["lazy_proxy"] = ["LazyProxy"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

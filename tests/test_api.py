@@ -14,6 +14,7 @@ CLASSES = [
     "Cache",
     "CachedFunction",
     "LRUCache",
+    "LazyProxy",
     "TokenWindow",
 ]
 PROTOCOLS = [

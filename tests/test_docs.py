@@ -15,7 +15,15 @@ import ctxpool
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 FLAGS = doctest.ELLIPSIS
-ENGINE = ["Block", "BlockPool", "Cache", "CachedFunction", "LRUCache", "TokenWindow"]
+ENGINE = [
+    "Block",
+    "BlockPool",
+    "Cache",
+    "CachedFunction",
+    "LRUCache",
+    "LazyProxy",
+    "TokenWindow",
+]
 
 
 def run(test: doctest.DocTest) -> None:

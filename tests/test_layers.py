@@ -21,6 +21,7 @@ BASE, ENGINE, FACADE, ROOM, CLI = range(5)
 # What both twins use: the checks of arguments, and such.
 SHARED = ["_arguments", "_waiting", "_cache_support", "_pickling", "_unraisable"]
 SHARED += ["_function_support"]
+SHARED += ["_lazy_support"]
 LAYERS = {
     **dict.fromkeys(["errors", "stats", "sizes", "_include", *SHARED], BASE),
     **dict.fromkeys(["_native", "_pure"], ENGINE),

@@ -1,13 +1,14 @@
 """Fast, predictable memory for real-time Python.
 
-Three primitives, each native with a pure-Python twin of the same behaviour:
+The engine, each of it native with a pure-Python twin of the same behaviour:
 
 - :class:`BlockPool`: equal blocks of memory, handed out and taken back in O(1).
 - :class:`TokenWindow`: the last N tokens, always as one array.
 - :class:`LRUCache`: a mapping with a bound; :class:`Cache`: one with other policies
   than LRU.
+- :class:`LazyProxy`: an object loaded when it is first used.
 
-Decorators over the last: :func:`lru_cache`, :func:`ttl_cache`, :func:`cached_method`.
+Decorators over the caches: :func:`lru_cache`, :func:`ttl_cache`, :func:`cached_method`.
 
 ``ctxpool.backend`` tells which of the two is at work, ``"native"`` or ``"pure"``.
 """
@@ -21,6 +22,7 @@ from ._backend import (
     BlockPool,
     Cache,
     CachedFunction,
+    LazyProxy,
     LRUCache,
     TokenWindow,
     backend,
@@ -40,6 +42,7 @@ __all__ = [
     "CachedFunction",
     "LRUCache",
     "LRUCacheStats",
+    "LazyProxy",
     "TokenWindow",
     "TokenWindowStats",
     "__version__",

@@ -17,9 +17,20 @@ __all__ = [
     "Cache",
     "CachedFunction",
     "LRUCache",
+    "LazyProxy",
     "TokenWindow",
     "backend",
 ]
+
+
+_EXTENSIONS = (
+    "block_pool",
+    "cache",
+    "cached_function",
+    "lazy_proxy",
+    "lru_cache",
+    "token_window",
+)
 
 
 def _flag(name: str) -> bool:
@@ -43,6 +54,7 @@ if TYPE_CHECKING or _pure:
     from ._pure.block_pool import Block, BlockPool
     from ._pure.cache import Cache
     from ._pure.cached_function import CachedFunction
+    from ._pure.lazy_proxy import LazyProxy
     from ._pure.lru_cache import LRUCache
     from ._pure.token_window import TokenWindow
 
@@ -52,6 +64,7 @@ else:
         from ._native.block_pool import Block, BlockPool
         from ._native.cache import Cache
         from ._native.cached_function import CachedFunction
+        from ._native.lazy_proxy import LazyProxy
         from ._native.lru_cache import LRUCache
         from ._native.token_window import TokenWindow
 
@@ -62,7 +75,7 @@ else:
         # beside others, is an error the user must see.
         if not (error.name or "").startswith("ctxpool._native.") or any(
             find_spec(f"ctxpool._native.{name}")
-            for name in ("block_pool", "cache", "lru_cache", "token_window")
+            for name in _EXTENSIONS
         ):
             raise
         if _native:
@@ -74,6 +87,7 @@ else:
         from ._pure.block_pool import Block, BlockPool
         from ._pure.cache import Cache
         from ._pure.cached_function import CachedFunction
+        from ._pure.lazy_proxy import LazyProxy
         from ._pure.lru_cache import LRUCache
         from ._pure.token_window import TokenWindow
 

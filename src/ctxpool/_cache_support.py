@@ -33,6 +33,7 @@ __all__ = [
     "checked_preallocate",
     "checked_size",
     "checked_ttl",
+    "flight_epoch",
     "overridden",
     "pairs",
     "shown",
@@ -255,6 +256,11 @@ def _after_fork_in_child() -> None:
 _epoch = [0]  # flights of an earlier epoch are a parent's: nobody here lands them
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def flight_epoch() -> int:
+    """How many forks are behind this process. What was in the air then is lost."""
+    return _epoch[0]
 
 
 def _wait(flight: _Flight) -> bool:
