@@ -5,7 +5,7 @@ from typing import Any
 
 __all__ = ["construct", "constructor", "publish"]
 
-_public: dict[str, type] = {}
+_public: dict[str, Any] = {}
 
 
 def publish(*classes: type) -> None:

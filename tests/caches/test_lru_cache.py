@@ -271,6 +271,28 @@ def test_recursion() -> None:
     assert depth == [3]
 
 
+def test_every_way_to_call() -> None:
+    f, calls = recorded()
+    assert f(1, a=2) == f.__call__(1, a=2) == f(*[1], a=2) == 1
+    assert functools.partial(f, 1)(a=2) == type(f).__call__(f, 1, a=2) == 1
+    assert list(map(f, [3, 3])) == [2, 2]
+    assert len(calls) == 2
+
+
+def test_a_call_while_the_collector_clears() -> None:
+    class Caller:
+        def __del__(self) -> None:
+            told.append(self.f(1))
+
+    told: list[Any] = []
+    f, _ = recorded()
+    caller: Any = Caller()
+    caller.f, f.caller = f, caller
+    del f, _, caller
+    gc.collect()
+    assert told == [1]
+
+
 def test_ttl() -> None:
     clock = Clock()
     f, calls = recorded(ttl=10, timer=clock)
