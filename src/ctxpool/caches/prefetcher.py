@@ -37,7 +37,8 @@ WAKE_EVERY = (
 STEP = 64  # accesses that the planner looks at in one go
 BACKLOG = 4096  # accesses that the planner is behind: more are only counted
 VAIN = 0.2  # what a load in vain costs, of a load that somebody waits for
-SLEEP = 7  # windows that the prefetcher sleeps before it tries its plans again
+LOSSES = 3  # windows in a row after which it gives up: a young model has to learn
+SLEEP = 16  # most windows to sleep before it tries its plans again; 1, 2, 4... at first
 WIN = 1.5  # by how much it must win to begin again
 
 
@@ -240,6 +241,8 @@ class Prefetcher:
         self._cost = 0.0  # of a load: an exponential mean
         self._enabled = True
         self._nap = 0  # windows to sleep on
+        self._sleep = 1  # windows to sleep the next time
+        self._losses = 0  # windows in a row
         self._begin_window(0)
         _living.add(self)
 
@@ -492,7 +495,7 @@ class Prefetcher:
     def _step(self) -> list[Any]:
         """Learn from what was noted; the keys to be loaded now."""
         events, planned = self._events, False
-        start = self._timer()
+        start = time.thread_time()
         try:
             for _ in range(min(len(events), STEP)):
                 key, outcome, waited = events.popleft()
@@ -502,7 +505,7 @@ class Prefetcher:
         except Exception as error:  # of the model or a callable
             _unraisable.report(error)
             return []
-        self._busy_for += self._timer() - start
+        self._busy_for += time.thread_time() - start
         if not self._enabled:
             for key in keys:
                 self._shadow[key] = None
@@ -568,17 +571,22 @@ class Prefetcher:
             vain = self._in_vain if self._enabled else self._tried - self._paid
             gain = self._paid * self._cost
             loss = vain * self._cost * VAIN + self._busy_for
-            if self._enabled and gain < loss:
-                self._enabled = False
-                self._switches += 1
-            elif not self._enabled and gain > WIN * loss:
-                self._enabled = True
-                self._switches += 1
-                self._shadow.clear()
-            if not self._enabled:
-                self._nap = SLEEP
-                self._shadow.clear()
+            won = gain >= loss if self._enabled else gain > WIN * loss
+            self._losses = 0 if won else self._losses + 1
+            if won and not self._enabled:
+                self._switch(True)
+                self._sleep = 1
+            elif self._losses >= LOSSES:
+                if self._enabled:
+                    self._switch(False)
+                self._losses = 0
+                self._nap, self._sleep = self._sleep, min(2 * self._sleep, SLEEP)
                 forget = getattr(self.model, "forget_position", None)
                 if forget is not None:
                     forget()
         self._begin_window(self._number + 1)
+
+    def _switch(self, enabled: bool) -> None:
+        self._enabled = enabled
+        self._switches += 1
+        self._shadow.clear()
