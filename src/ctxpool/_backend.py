@@ -74,8 +74,7 @@ else:
         # and does not load (a wrong ABI, a missing symbol), or one that is missing
         # beside others, is an error the user must see.
         if not (error.name or "").startswith("ctxpool._native.") or any(
-            find_spec(f"ctxpool._native.{name}")
-            for name in _EXTENSIONS
+            find_spec(f"ctxpool._native.{name}") for name in _EXTENSIONS
         ):
             raise
         if _native:
