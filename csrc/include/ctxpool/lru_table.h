@@ -73,7 +73,6 @@ typedef struct cxp_lru_table {
     cxp_lru_entry *entries;
     struct cxp_policy *policy; /* of the cache above (cache_policy.h): not ours */
     uint32_t mask, shift;      /* slots - 1 (0: no slots yet); 32 - log2(slots) */
-    uint32_t used;             /* live entries */
     uint32_t high;             /* entries ever used */
     uint32_t allocated;        /* length of entries[], the head included */
     uint32_t free;             /* first free entry, linked by next */
@@ -84,8 +83,31 @@ typedef struct cxp_lru_table {
     double *sizes, total;           /* NULL: not used */
     double *due;                    /* NULL: not used */
     uint32_t *heap, *place; /* heap[0..due_count); place 0: not in it, else + 1 */
+    /* The last two may be looked at without the lock (cxp_lru_len, cxp_lru_timed), so
+     * they are always stored whole. */
+    uint32_t used; /* live entries */
     uint32_t due_count;
 } cxp_lru_table;
+
+static inline void
+cxp_lru_set_(uint32_t *count, uint32_t value)
+{
+    __atomic_store_n(count, value, __ATOMIC_RELAXED);
+}
+
+/* Live entries, at some moment near now. */
+static inline uint32_t
+cxp_lru_len(const cxp_lru_table *t)
+{
+    return __atomic_load_n(&t->used, __ATOMIC_RELAXED);
+}
+
+/* Whether some entry has a due time, at some moment near now. */
+static inline int
+cxp_lru_timed(const cxp_lru_table *t)
+{
+    return __atomic_load_n(&t->due_count, __ATOMIC_RELAXED) != 0;
+}
 
 /* ---- Construction ---- */
 
@@ -94,7 +116,9 @@ static inline void
 cxp_lru_init(cxp_lru_table *t)
 {
     static const cxp_lru_slot none[8]; /* any home is in it */
-    memset(t, 0, sizeof *t);
+    memset(t, 0, offsetof(cxp_lru_table, used));
+    cxp_lru_set_(&t->used, 0);
+    cxp_lru_set_(&t->due_count, 0);
     t->slots = (cxp_lru_slot *)(uintptr_t)none; /* never written: it counts as full */
     t->shift = 31;
     t->limit = CXP_LRU_MAX_ENTRIES;
@@ -322,7 +346,7 @@ cxp_lru_rehash_(cxp_lru_table *t, uint32_t need)
         }
         free(t->slots);
     }
-    *t = grown;
+    memcpy(t, &grown, offsetof(cxp_lru_table, used));
     t->version++;
     return 0;
 }
@@ -480,7 +504,12 @@ static inline void
 cxp_lru_set_due(cxp_lru_table *t, uint32_t e, double when)
 {
     t->due[e] = when;
-    cxp_lru_sift_(t, t->place[e] ? t->place[e] - 1 : t->due_count++, e);
+    uint32_t at = t->due_count;
+    if (t->place[e])
+        at = t->place[e] - 1;
+    else
+        cxp_lru_set_(&t->due_count, at + 1);
+    cxp_lru_sift_(t, at, e);
 }
 
 /* e never falls due. */
@@ -489,7 +518,8 @@ cxp_lru_no_due(cxp_lru_table *t, uint32_t e)
 {
     if (!t->due_count || !t->place[e])
         return;
-    uint32_t at = t->place[e] - 1, last = t->heap[--t->due_count];
+    cxp_lru_set_(&t->due_count, t->due_count - 1);
+    uint32_t at = t->place[e] - 1, last = t->heap[t->due_count];
     t->place[e] = 0;
     if (last != e)
         cxp_lru_sift_(t, at, last);
@@ -564,7 +594,7 @@ cxp_lru_insert(cxp_lru_table *t, void *key, void *value, uint32_t tag)
         t->sizes[e] = 0;
     if (t->place)
         t->place[e] = 0;
-    t->used++;
+    cxp_lru_set_(&t->used, t->used + 1);
     t->inserts++;
     t->version++;
     return e;
@@ -589,7 +619,7 @@ cxp_lru_remove(cxp_lru_table *t, uint32_t e)
     entry->key = entry->value = NULL;
     entry->next = t->free;
     t->free = e;
-    t->used--;
+    cxp_lru_set_(&t->used, t->used - 1);
     if (t->sizes) { /* an empty table forgets the rounding errors of its past */
         t->total = t->used ? t->total - t->sizes[e] : 0;
         t->sizes[e] = 0;

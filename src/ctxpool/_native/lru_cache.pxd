@@ -61,6 +61,8 @@ cdef extern from "ctxpool/lru_table.h" nogil:
     uint32_t cxp_lru_tag(uint64_t hash)
     uint32_t cxp_lru_first(const cxp_lru_table *t, uint32_t tag, uint32_t *at)
     uint32_t cxp_lru_next(const cxp_lru_table *t, uint32_t tag, uint32_t *at)
+    uint32_t cxp_lru_len(const cxp_lru_table *t)
+    bint cxp_lru_timed(const cxp_lru_table *t)
     uint32_t cxp_lru_oldest(const cxp_lru_table *t)
     uint32_t cxp_lru_newer(const cxp_lru_table *t, uint32_t e)
     void cxp_lru_promote(cxp_lru_table *t, uint32_t e)

@@ -261,7 +261,7 @@ cdef Py_ssize_t expire_all(LRUCache self) except -1:
     cdef uint32_t e
     cdef double now
     cdef Py_ssize_t count
-    if not self.table.due_count:
+    if not cxp_lru_timed(&self.table):
         return 0
     now = clock(self)
     cxp_dead_init(&dead)
@@ -285,7 +285,7 @@ cdef PyObject *look(LRUCache self, object key, bint use, bint count,
     cdef double now = -INFINITY
     cdef PyObject *value = NULL
     cxp_key_tag(key, &tag)
-    if self.table.due_count:
+    if cxp_lru_timed(&self.table):
         now = clock(self)
     cxp_dead_init(&dead)
     try:
@@ -321,7 +321,7 @@ cdef int take(LRUCache self, object key, bint count, PyObject **old_key,
     cdef uint32_t tag, e
     cdef double now = -INFINITY
     cxp_key_tag(key, &tag)
-    if self.table.due_count:
+    if cxp_lru_timed(&self.table):
         now = clock(self)
     cxp_dead_init(&dead)
     try:
@@ -432,7 +432,7 @@ cdef object put(LRUCache self, object key, object value, double ttl, bint keep):
     put.ttl = ttl
     put.keep = keep
     put.old = NULL
-    put.now = clock(self) if ttl > 0 or self.table.due_count else -INFINITY
+    put.now = clock(self) if ttl > 0 or cxp_lru_timed(&self.table) else -INFINITY
     cxp_key_tag(key, &put.tag)
     cxp_dead_init(&dead)
     try:
@@ -598,7 +598,7 @@ cdef class LRUCache:
         cdef PyObject *old_value
         cdef cxp_dead dead
         cdef int done = CXP_LONG_WAY
-        if self.plain and not self.table.due_count:
+        if self.plain and not cxp_lru_timed(&self.table):
             done = cxp_store(self, &self.table, &self.capacity, &self.tracked,
                              self.evicted, key, value, &old_key, &old_value)
         if done == CXP_LONG_WAY:
@@ -620,7 +620,7 @@ cdef class LRUCache:
 
     def __getitem__(self, key):
         cdef PyObject *value
-        if self.table.due_count:
+        if cxp_lru_timed(&self.table):
             value = look(self, key, True, True, NULL)
         else:
             value = cxp_hit(self, &self.table, key)
@@ -647,16 +647,16 @@ cdef class LRUCache:
 
     def __contains__(self, key):
         cdef PyObject *value
-        if not self.table.due_count:
+        if not cxp_lru_timed(&self.table):
             return cxp_has(self, &self.table, key)
         value = look(self, key, False, False, NULL)
         Py_XDECREF(value)
         return value != NULL
 
     def __len__(self):
-        if self.table.due_count:
+        if cxp_lru_timed(&self.table):
             expire_all(self)
-        return self.table.used
+        return cxp_lru_len(&self.table)
 
     def __iter__(self):
         return iter(listing(self, False, False))
@@ -677,8 +677,8 @@ cdef class LRUCache:
         """The sum of the sizes now; an int as long as all sizes are."""
         expire_all(self)
         if not self.sized:
-            return self.table.used
-        if self.fractional and self.table.used:
+            return cxp_lru_len(&self.table)
+        if self.fractional and cxp_lru_len(&self.table):
             return self.table.total
         return int(self.table.total)
 
@@ -693,7 +693,7 @@ cdef class LRUCache:
         ``__missing__`` is not called.
         """
         cdef PyObject *value
-        if self.hooks & (CONTAINS | GETITEM) or self.table.due_count:
+        if self.hooks & (CONTAINS | GETITEM) or cxp_lru_timed(&self.table):
             return self.lookup(key, default)
         value = cxp_hit(self, &self.table, key)
         return default if value == NULL else cxp_given(value)
@@ -937,7 +937,7 @@ cdef class LRUCache:
         maxsize = support.checked_maxsize(maxsize)
         if self.preallocated:
             support.checked_preallocate(maxsize, self.sized)
-        now = clock(self) if self.table.due_count else -INFINITY
+        now = clock(self) if cxp_lru_timed(&self.table) else -INFINITY
         cxp_dead_init(&dead)
         try:
             with cython.critical_section(self):
@@ -1060,7 +1060,7 @@ cdef class LRUCache:
         cdef list items = [], recency, marks = []
         cdef object size  # or Cython would infer a double, and an int would become one
         expire_all(self)
-        now = clock(self) if self.table.due_count else 0
+        now = clock(self) if cxp_lru_timed(&self.table) else 0
         records = cxp_records(self, &self.table, False, &count)
         try:
             recency = [0] * count
