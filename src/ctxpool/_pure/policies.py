@@ -8,6 +8,7 @@ A policy that remembers keys beyond their eviction remembers 32 bits of their ha
 memory is bounded, and no foreign code runs.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -31,27 +32,27 @@ def oldest(queue: Queue) -> Node:
     return next(iter(queue))
 
 
-class Policy:
+class Policy(ABC):
     """What a cache asks of its policy."""
 
+    @abstractmethod
     def add(self, node: Node) -> None:
         """*node* is new."""
-        raise NotImplementedError
 
-    def use(self, node: Node) -> None:
+    def use(self, node: Node) -> None:  # noqa: B027 - for FIFO that is all
         """*node* was hit, or its value replaced."""
 
+    @abstractmethod
     def remove(self, node: Node) -> None:
         """*node* is no more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def victim(self) -> Node:
         """The node to drop, of one or more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def order(self) -> list[Node]:
         """All nodes in the order of the queues, oldest first."""
-        raise NotImplementedError
 
     def mark(self, node: Node) -> int:
         """What is known of *node* besides its place, for a copy."""

@@ -7,6 +7,7 @@ gives the oldest buffer back. The clock is read inside the methods, around what
 differs and nothing else; samples are stored outside the timed sections.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
@@ -45,7 +46,7 @@ OPERATIONS = {
 }
 
 
-class Side:
+class Side(ABC):
     """What both sides share: the record, the tokenizer, the chunk at hand."""
 
     name: str
@@ -93,25 +94,25 @@ class Side:
 
     # What the two sides do in their own way.
 
+    @abstractmethod
     def read(self, file: FileIO) -> int:
         """Take a buffer, fill it from *file*; return the bytes read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drop(self) -> None:
         """Give back the buffer of the last ``read`` and forget the chunk."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tokens(self, digest: bytes) -> Tokens:
         """The chunk's tokens, from the cache or the tokenizer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, tokens: Tokens) -> tuple[View, View]:
         """Add *tokens* to the window; return all of it, and its last n."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """End the chunk: give back the oldest buffer in flight."""
-        raise NotImplementedError
 
     def stats(self) -> dict[str, Any]:
         """What the side's own objects count."""

@@ -5,6 +5,7 @@ Both keep two orders: that of use, for eviction, and that of expiry.
 
 import heapq
 import time as clock
+from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -54,17 +55,17 @@ class _TimedCache(Cache[K, V]):
         """The clock."""
         return self.__timer
 
+    @abstractmethod
     def _due(self, key: Any) -> Any:
         """When *key* expires. KeyError: it is not there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _first_due(self) -> tuple[Any, Any]:
         """What expires first, and when. StopIteration: nothing does."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _by_due(self) -> list[Any]:
         """All keys, in the order of iteration."""
-        raise NotImplementedError
 
     def _is_alive(self, key: Any) -> bool:
         try:
