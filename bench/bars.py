@@ -403,7 +403,7 @@ def lru_cache(full: bool) -> Iterator[Bar]:
                 yield Bar(
                     f"{label}, to the best peer", peers[best], 1.0, note=ns(got, best)
                 )
-    yield from entry_bytes(1_000_000 if full else 200_000)
+    yield from entry_bytes(1_000_000)
 
 
 def entry_bytes(n: int) -> Iterator[Bar]:
