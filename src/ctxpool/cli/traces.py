@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import TextIO
 
 from .errors import UsageError
 
@@ -63,32 +64,31 @@ def _read(path: Path, suffix: str) -> "array[int]":
     return keys
 
 
-def _lines(path: Path) -> Iterable[str]:
+def _text(path: Path) -> TextIO:
     if path.suffix == ".gz":
-        with gzip.open(path, "rt", encoding="ascii") as file:
-            yield from file
-    else:
-        with open(path, encoding="ascii") as file:
-            yield from file
+        return gzip.open(path, "rt", encoding="ascii")
+    return open(path, encoding="ascii")
 
 
 def _numbers(path: Path) -> "array[int]":
-    words = (line.strip() for line in _lines(path))
-    return _array(int(word) for word in words if word not in ("", "*"))
+    with _text(path) as lines:
+        words = (line.strip() for line in lines)
+        return _array(int(word) for word in words if word not in ("", "*"))
 
 
 def _blocks(path: Path) -> "array[int]":
     keys = _array(())
-    for number, line in enumerate(_lines(path), 1):
-        columns = line.split()
-        if not columns:
-            continue
-        if len(columns) < 2:
-            raise ValueError(f"line {number} has one column: {line.strip()!r}")
-        first, count = int(columns[0]), int(columns[1])
-        if not 0 <= count <= 1_000_000:
-            raise ValueError(f"line {number} asks for {count} blocks")
-        keys.extend(range(first, first + count))
+    with _text(path) as lines:
+        for number, line in enumerate(lines, 1):
+            columns = line.split()
+            if not columns:
+                continue
+            if len(columns) < 2:
+                raise ValueError(f"line {number} has one column: {line.strip()!r}")
+            first, count = int(columns[0]), int(columns[1])
+            if not 0 <= count <= 1_000_000:
+                raise ValueError(f"line {number} asks for {count} blocks")
+            keys.extend(range(first, first + count))
     return keys
 
 
