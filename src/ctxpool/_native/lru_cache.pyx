@@ -420,6 +420,7 @@ cdef object put(LRUCache self, object key, object value, double ttl, bint keep):
     cdef Put put
     cdef cxp_dead dead
     cdef int done
+    cdef uint64_t gone
     cdef object size = 1, old = None
     put.size = 1
     put.fractional = False
@@ -438,10 +439,11 @@ cdef object put(LRUCache self, object key, object value, double ttl, bint keep):
     try:
         while True:
             with cython.critical_section(self):
+                gone = self.table.inserts - self.table.used
                 done = put_locked(self, key, value, &put, &dead)
             if done != MAKE_ROOM:
                 break
-            note(self, self.popitem(), CXP_CAPACITY, &dead)
+            ask_popitem(self, CXP_CAPACITY, gone, &dead)
         if put.old != NULL:
             old = cxp_given(put.old)
     finally:
@@ -450,10 +452,24 @@ cdef object put(LRUCache self, object key, object value, double ttl, bint keep):
     return old if done == KEPT else value
 
 
-cdef int note(LRUCache self, object pair, int reason, cxp_dead *dead) except -1:
-    """Count what an overridden popitem evicted, and keep it for on_evict."""
+cdef uint64_t removed(LRUCache self):
+    """How many entries have gone, whichever way."""
+    with cython.critical_section(self):  # the table, against stores
+        return self.table.inserts - self.table.used
+
+
+cdef int ask_popitem(LRUCache self, int reason, uint64_t gone,
+                     cxp_dead *dead) except -1:
+    """Let an overridden popitem evict one. Not to find the entry that it chose is no
+    error when another thread has made room since *gone* were counted."""
     cdef PyObject *key
     cdef PyObject *value
+    try:
+        pair = self.popitem()
+    except KeyError:
+        if removed(self) == gone:
+            raise
+        return 0
     with cython.critical_section(self):
         self.evicted[reason] += 1
     if isinstance(pair, tuple) and len(<tuple>pair) == 2:
@@ -932,6 +948,7 @@ cdef class LRUCache:
         """
         cdef cxp_dead dead
         cdef uint32_t e
+        cdef uint64_t gone
         cdef double now
         cdef bint plain = not self.hooks & (POPITEM | DELITEM)
         maxsize = support.checked_maxsize(maxsize)
@@ -948,8 +965,10 @@ cdef class LRUCache:
                     e = cxp_lru_first_due(&self.table, now)
                 while plain and is_over(self):
                     evict(self, cxp_cache_victim(&self.table), CXP_RESIZE, &dead)
+            gone = removed(self)
             while is_over(self):
-                note(self, self.popitem(), CXP_RESIZE, &dead)
+                ask_popitem(self, CXP_RESIZE, gone, &dead)
+                gone = removed(self)
         finally:
             notify(self, &dead)
         if self.preallocated:

@@ -454,17 +454,35 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         try:
             while True:
                 with self._lock:
+                    removed = self._inserts - len(self._data)
                     old = self._put(key, value, size, now, due, keep, out)
                 # What was overwritten dies here, where the lock is free.
                 if old is not MAKE_ROOM:
                     return old if keep and old is not MISSING else value
-                pair = self.popitem()
-                with self._lock:
-                    self._evicted["capacity"] += 1
-                if isinstance(pair, tuple) and len(pair) == 2:
-                    out.append((_Node(*pair, 0), "capacity"))
+                self._ask_popitem("capacity", removed, out)
         finally:
             self._notify(out)
+
+    def _removed(self) -> int:
+        """How many entries have gone, whichever way."""
+        with self._lock:
+            return self._inserts - len(self._data)
+
+    def _ask_popitem(
+        self, reason: str, removed: int, out: list[tuple[_Node, str]]
+    ) -> None:
+        """Let an overridden popitem evict one. Not to find the entry that it chose is
+        no error when another thread has made room since *removed* was counted."""
+        try:
+            pair = self.popitem()
+        except KeyError:
+            if self._removed() == removed:
+                raise
+            return
+        with self._lock:
+            self._evicted[reason] += 1
+        if isinstance(pair, tuple) and len(pair) == 2:
+            out.append((_Node(*pair, 0), reason))
 
     def _too_large(self, size: int | float) -> ValueTooLargeError:
         return ValueTooLargeError(
@@ -841,12 +859,10 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                     self._expire(now, INF, out)
                 while plain and self._currsize > maxsize:
                     self._evict(self._victim(), "resize", out)
+            removed = self._removed()
             while self._currsize > maxsize:
-                pair = self.popitem()
-                with self._lock:
-                    self._evicted["resize"] += 1
-                if isinstance(pair, tuple) and len(pair) == 2:
-                    out.append((_Node(*pair, 0), "resize"))
+                self._ask_popitem("resize", removed, out)
+                removed = self._removed()
         finally:
             self._notify(out)
 
