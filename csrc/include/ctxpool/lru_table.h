@@ -555,16 +555,16 @@ static inline void
 cxp_lru_vacate_(cxp_lru_table *t, uint32_t e)
 {
     cxp_lru_slot *slots = t->slots;
-    uint32_t mask = t->mask, shift = t->shift,
-             hole = cxp_lru_home(t, t->entries[e].tag);
-    while (slots[hole].entry != e)
+    uint32_t mask = t->mask, tag = t->entries[e].tag, hole = cxp_lru_home(t, tag);
+    while (slots[hole].entry != e || slots[hole].tag != tag)
         hole = (hole + 1) & mask;
     for (uint32_t p = (hole + 1) & mask; slots[p].entry; p = (p + 1) & mask) {
-        uint32_t home = ((slots[p].tag >> shift) & ~7u) | (slots[p].tag & 7u);
-        if (((p - home) & mask) >= ((p - hole) & mask)) {
-            slots[hole] = slots[p];
-            hole = p;
-        }
+        /* No branch on what the hashes decide: it would be missed every other time. */
+        uint32_t from = cxp_lru_home(t, slots[p].tag);
+        int fits = ((p - from) & mask) >= ((p - hole) & mask);
+        uint32_t to = fits ? hole : p;
+        memmove(&slots[to], &slots[p], sizeof *slots);
+        hole = fits ? p : hole;
     }
     slots[hole].entry = 0;
 }
@@ -628,14 +628,17 @@ cxp_lru_remove(cxp_lru_table *t, uint32_t e)
 }
 
 /* Give e to another key that is not there yet: what removing e and inserting the other
- * comes to, in a full cache. -1: no memory, once in 2^32 insertions. */
+ * comes to, in a full cache. `at` is the slot where the search for that key ended.
+ * -1: no memory, once in 2^32 insertions. */
 static inline int
-cxp_lru_replace(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag)
+cxp_lru_replace_at(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag,
+                   uint32_t at)
 {
     if (t->next_seq == UINT32_MAX && cxp_lru_renumber_(t))
         return -1;
+    /* For a moment e is in two slots, and one more is taken than there should be. */
+    t->slots[at] = (cxp_lru_slot){tag, e};
     cxp_lru_vacate_(t, e);
-    cxp_lru_occupy_(t, e, tag);
     cxp_lru_entry *entry = &t->entries[e];
     entry->key = key;
     entry->value = value;
@@ -649,6 +652,16 @@ cxp_lru_replace(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t t
     t->inserts++;
     t->version++;
     return 0;
+}
+
+/* The same, without a slot known. */
+static inline int
+cxp_lru_replace(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag)
+{
+    uint32_t at = cxp_lru_home(t, tag);
+    while (t->slots[at].entry)
+        at = (at + 1) & t->mask;
+    return cxp_lru_replace_at(t, e, key, value, tag, at);
 }
 
 /* ---- Check ---- */

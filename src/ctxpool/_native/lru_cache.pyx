@@ -9,7 +9,7 @@ replaced is collected and dies, and is reported, after the section.
 
 cimport cython
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.math cimport INFINITY
 
 import os
@@ -621,8 +621,8 @@ cdef class LRUCache:
             put(self, key, value, self.seconds, False)
         elif done == CXP_EVICTED:
             if self.on_evict is None:
-                Py_XDECREF(old_key)
-                Py_XDECREF(old_value)
+                Py_DECREF(<object>old_key)
+                Py_DECREF(<object>old_value)
             else:
                 cxp_dead_init(&dead)
                 cxp_dead_add(&dead, old_key, old_value, CXP_CAPACITY)

@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "critical.h"
+#include "refcount.h"
 
 #define CXP_ERROR UINT32_MAX /* instead of an entry number: an exception is set */
 
@@ -61,12 +62,11 @@ cxp_same_atom(PyObject *a, PyObject *b)
     return -1;
 }
 
+/* cxp_find_at() from the entry e, which is there but is not the key itself. */
 static uint32_t __attribute__((noinline))
-cxp_find_slow(cxp_lru_table *t, PyObject *key, uint32_t tag)
+cxp_find_on(cxp_lru_table *t, PyObject *key, uint32_t tag, uint32_t *at, uint32_t e)
 {
-again:;
-    uint32_t at, e = cxp_lru_first(t, tag, &at);
-    for (; e; e = cxp_lru_next(t, tag, &at)) {
+    while (e) {
         PyObject *candidate = t->entries[e].key;
         if (candidate == key)
             return e;
@@ -78,34 +78,34 @@ again:;
             Py_DECREF(candidate);
             if (same < 0)
                 return CXP_ERROR;
-            if (version != t->version)
-                goto again;
+            if (version != t->version) {
+                e = cxp_lru_first(t, tag, at);
+                continue;
+            }
         }
         if (same)
             return e;
+        e = cxp_lru_next(t, tag, at);
     }
     return 0;
 }
 
-/* The entry of key; 0: none; CXP_ERROR. The caller holds the lock, which a comparison
- * may let go for a while. */
+/* The entry of key; 0: none, and *at is the slot for it; CXP_ERROR. The caller holds
+ * the lock, which a comparison may let go for a while. */
+static inline __attribute__((always_inline)) uint32_t
+cxp_find_at(cxp_lru_table *t, PyObject *key, uint32_t tag, uint32_t *at)
+{
+    uint32_t e = cxp_lru_first(t, tag, at);
+    if (CXP_LIKELY(!e || t->entries[e].key == (void *)key))
+        return e;
+    return cxp_find_on(t, key, tag, at, e);
+}
+
 static inline uint32_t
 cxp_find(cxp_lru_table *t, PyObject *key, uint32_t tag)
 {
-    uint32_t at, e = cxp_lru_first(t, tag, &at);
-    if (CXP_LIKELY(!e || t->entries[e].key == (void *)key))
-        return e;
-    for (; e; e = cxp_lru_next(t, tag, &at)) {
-        PyObject *candidate = t->entries[e].key;
-        if (candidate == key)
-            return e;
-        int same = cxp_same_atom(candidate, key);
-        if (same < 0)
-            return cxp_find_slow(t, key, tag);
-        if (same)
-            return e;
-    }
-    return 0;
+    uint32_t at;
+    return cxp_find_at(t, key, tag, &at);
 }
 
 /* ---- What was taken out ---- */
@@ -201,7 +201,7 @@ cxp_hit(PyObject *self, cxp_lru_table *t, PyObject *key)
     e = cxp_find(t, key, tag);
     if (CXP_LIKELY(e && e != CXP_ERROR)) {
         value = t->entries[e].value;
-        Py_INCREF(value);
+        CXP_INCREF(value);
         cxp_cache_use(t, e);
         t->hits++;
     } else if (!e)
@@ -281,14 +281,14 @@ cxp_store(PyObject *self, cxp_lru_table *t, const uint32_t *capacity, int *track
           uint64_t *evicted, PyObject *key, PyObject *value, PyObject **old_key,
           PyObject **old_value)
 {
-    uint32_t tag, e;
+    uint32_t tag, e, at;
     int result = CXP_STORED;
     PyObject *replaced = NULL;
     if (CXP_UNLIKELY(cxp_key_tag(key, &tag)))
         return -1;
     /* On self: against any other call on this cache. */
     CXP_BEGIN(self);
-    e = cxp_find(t, key, tag);
+    e = cxp_find_at(t, key, tag, &at);
     if (CXP_UNLIKELY(e == CXP_ERROR))
         result = -1;
     else if (CXP_UNLIKELY(t->due_count || !*capacity))
@@ -296,32 +296,33 @@ cxp_store(PyObject *self, cxp_lru_table *t, const uint32_t *capacity, int *track
     else if (e) {
         cxp_track_for(self, tracked, value, value);
         replaced = t->entries[e].value;
-        Py_INCREF(value);
+        CXP_INCREF(value);
         t->entries[e].value = value;
         if (CXP_UNLIKELY(t->policy))
             cxp_cache_use_aside(t, e);
         else
             cxp_lru_promote(t, e);
-    } else {
-        if (t->used >= *capacity) {
-            e = cxp_cache_victim(t);
-            *old_key = t->entries[e].key;
-            *old_value = t->entries[e].value;
-            if (CXP_LIKELY(!cxp_cache_replace(t, e, key, value, tag))) {
-                *evicted += 1;
-                result = CXP_EVICTED;
-            } else
-                result = -2;
-        } else if (CXP_UNLIKELY(!cxp_cache_insert(t, key, value, tag)))
-            result = -2;
-        if (CXP_LIKELY(result >= 0)) {
-            Py_INCREF(key);
-            Py_INCREF(value);
-            cxp_track_for(self, tracked, key, value);
-        }
+    } else if (CXP_LIKELY(t->used >= *capacity)) {
+        int failed;
+        e = cxp_cache_victim(t);
+        *old_key = t->entries[e].key;
+        *old_value = t->entries[e].value;
+        if (CXP_UNLIKELY(t->policy))
+            failed = cxp_cache_replace(t, e, key, value, tag);
+        else
+            failed = cxp_lru_replace_at(t, e, key, value, tag, at);
+        result = failed ? -2 : CXP_EVICTED;
+        *evicted += !failed;
+    } else if (CXP_UNLIKELY(!cxp_cache_insert(t, key, value, tag)))
+        result = -2;
+    if (!replaced && CXP_LIKELY(result == CXP_STORED || result == CXP_EVICTED)) {
+        CXP_INCREF(key);
+        CXP_INCREF(value);
+        cxp_track_for(self, tracked, key, value);
     }
     CXP_END();
-    Py_XDECREF(replaced);
+    if (replaced)
+        Py_DECREF(replaced);
     if (CXP_UNLIKELY(result == -2)) {
         PyErr_NoMemory();
         return -1;
