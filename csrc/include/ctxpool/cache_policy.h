@@ -20,8 +20,8 @@
  *     LFU               groups of equal frequency, most frequent first; inside, most
  *                       recent first
  * Side arrays by entry: a byte of marks (SIEVE, S3-FIFO) or words (RR 8 bytes, LFU 12).
- * S3-FIFO remembers the tags of as many evicted keys as its main queue holds entries,
- * in 12 bytes and 1.7 to 3.3 slots of 4 bytes each.
+ * S3-FIFO remembers the tags of as many evicted keys as its main queue holds entries
+ * (cache_ghosts.h).
  *
  * Invariants (cxp_policy_check() walks them all)
  *     1. S3-FIFO: no entry marked main comes before one that is not; first_main is the
@@ -30,7 +30,7 @@
  *        head[] is the first; the others of head[] are on the free list.
  *     3. RR: place[] is the inverse of nodes[0..used).
  *     4. SIEVE: the hand is 0 or a live entry.
- *     5. Ghosts: each is in one slot and once in the list; at most `room` of them.
+ *     5. Those of the ghosts.
  *
  * Cost: use O(1), at most two writes for a policy that only marks; insert, remove O(1);
  * victim O(1) amortised: SIEVE and S3-FIFO pass by entries that were used, each once
@@ -42,127 +42,13 @@
 #ifndef CTXPOOL_CACHE_POLICY_H
 #define CTXPOOL_CACHE_POLICY_H
 
+#include "cache_ghosts.h"
 #include "lru_table.h"
 
 /* Kept out of the callers, where it would cost LRU its registers: 15 % of a store. */
 #define CXP_ASIDE __attribute__((noinline, unused))
 
 enum { CXP_FIFO, CXP_LFU, CXP_LRU, CXP_MRU, CXP_RR, CXP_S3FIFO, CXP_SIEVE };
-
-/* ---- Ghosts: the tags that were evicted last, in a list and a hash table ---- */
-
-typedef struct cxp_ghost {
-    uint32_t tag, newer, older;
-} cxp_ghost;
-
-typedef struct cxp_ghosts {
-    cxp_ghost *nodes; /* nodes[0] is the head of the list: older is the newest */
-    uint32_t *slots;
-    uint32_t mask, allocated, high, free, used;
-} cxp_ghosts;
-
-static inline void
-cxp_ghosts_reset(cxp_ghosts *g)
-{
-    free(g->nodes);
-    free(g->slots);
-    memset(g, 0, sizeof *g);
-}
-
-/* The slot of tag, or the empty one where it would be. */
-static inline uint32_t
-cxp_ghosts_slot_(const cxp_ghosts *g, uint32_t tag)
-{
-    uint32_t p = (tag * 0x9E3779B1u) >> 7 & g->mask;
-    while (g->slots[p] && g->nodes[g->slots[p]].tag != tag)
-        p = (p + 1) & g->mask;
-    return p;
-}
-
-static inline void
-cxp_ghosts_drop_(cxp_ghosts *g, uint32_t at)
-{
-    uint32_t n = g->slots[at], hole = at;
-    cxp_ghost *nodes = g->nodes;
-    for (uint32_t p = (hole + 1) & g->mask; g->slots[p]; p = (p + 1) & g->mask) {
-        uint32_t home = (nodes[g->slots[p]].tag * 0x9E3779B1u) >> 7 & g->mask;
-        if (((p - home) & g->mask) >= ((p - hole) & g->mask)) {
-            g->slots[hole] = g->slots[p];
-            hole = p;
-        }
-    }
-    g->slots[hole] = 0;
-    nodes[nodes[n].newer].older = nodes[n].older;
-    nodes[nodes[n].older].newer = nodes[n].newer;
-    nodes[n].older = g->free;
-    g->free = n;
-    g->used--;
-}
-
-/* Twice the room. -1: no memory. */
-static inline int
-cxp_ghosts_grow_(cxp_ghosts *g)
-{
-    size_t room = g->allocated ? (size_t)g->allocated * 2 : 16, n = room * 2;
-    if (n > UINT32_MAX)
-        return -1;
-    uint32_t *slots = calloc(n, sizeof *slots);
-    cxp_ghost *nodes = slots ? realloc(g->nodes, room * sizeof *nodes) : NULL;
-    if (!nodes) {
-        free(slots);
-        return -1;
-    }
-    if (!g->allocated)
-        nodes[0] = (cxp_ghost){0, 0, 0};
-    free(g->slots);
-    g->nodes = nodes;
-    g->slots = slots;
-    g->mask = (uint32_t)(n - 1);
-    g->allocated = (uint32_t)room;
-    for (uint32_t i = nodes[0].older; i; i = nodes[i].older)
-        slots[cxp_ghosts_slot_(g, nodes[i].tag)] = i;
-    return 0;
-}
-
-/* Forget tag; whether it was known. */
-static inline int
-cxp_ghosts_take(cxp_ghosts *g, uint32_t tag)
-{
-    if (!g->used)
-        return 0;
-    uint32_t at = cxp_ghosts_slot_(g, tag);
-    if (!g->slots[at])
-        return 0;
-    cxp_ghosts_drop_(g, at);
-    return 1;
-}
-
-/* Remember tag as the newest, and no more than `room` in all. */
-static inline void
-cxp_ghosts_add(cxp_ghosts *g, uint32_t tag, uint32_t room)
-{
-    cxp_ghosts_take(g, tag);
-    while (g->used && g->used >= room)
-        cxp_ghosts_drop_(g, cxp_ghosts_slot_(g, g->nodes[g->nodes[0].newer].tag));
-    if (!room)
-        return;
-    if (!g->free && g->high + 1 >= g->allocated && cxp_ghosts_grow_(g)) {
-        if (!g->used)
-            return;
-        cxp_ghosts_drop_(g, cxp_ghosts_slot_(g, g->nodes[g->nodes[0].newer].tag));
-    }
-    uint32_t n = g->free;
-    if (n)
-        g->free = g->nodes[n].older;
-    else
-        n = ++g->high;
-    uint32_t first = g->nodes[0].older;
-    g->nodes[n] = (cxp_ghost){tag, 0, first};
-    g->nodes[first].newer = n;
-    g->nodes[0].older = n;
-    g->slots[cxp_ghosts_slot_(g, tag)] = n;
-    g->used++;
-}
 
 /* ---- The policy ---- */
 
@@ -205,8 +91,7 @@ cxp_policy_bytes(const cxp_policy *p)
 {
     size_t arrays = (p->mark ? 1u : 0) + (p->nodes ? 4u : 0) + (p->place ? 4u : 0) +
                     (p->head ? 8u : 0);
-    return p->room * arrays + p->ghosts.allocated * sizeof(cxp_ghost) +
-           (p->ghosts.slots ? ((size_t)p->ghosts.mask + 1) * sizeof(uint32_t) : 0);
+    return p->room * arrays + cxp_ghosts_bytes(&p->ghosts);
 }
 
 static inline int
@@ -243,16 +128,22 @@ cxp_policy_reserve(cxp_policy *p, const cxp_lru_table *t)
     return 0;
 }
 
+/* How many ghosts S3-FIFO remembers where at most n entries have been. */
+static inline uint32_t
+cxp_s3_ghosts_(uint32_t n)
+{
+    return n - n / 10;
+}
+
 /* All memory that the policy will want while the table does not grow. -1: no memory. */
 static inline int
 cxp_policy_preallocate(cxp_policy *p, const cxp_lru_table *t)
 {
     if (cxp_policy_reserve(p, t))
         return -1;
-    while (p->kind == CXP_S3FIFO && p->ghosts.allocated < t->allocated)
-        if (cxp_ghosts_grow_(&p->ghosts))
-            return -1;
-    return 0;
+    return p->kind == CXP_S3FIFO
+               ? cxp_ghosts_reserve(&p->ghosts, cxp_s3_ghosts_(t->allocated))
+               : 0;
 }
 
 /* Link e in front of `at`, 0 for the end of the list. */
@@ -342,7 +233,7 @@ static inline void
 cxp_s3_add_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
 {
     p->mark[e] = 0;
-    if (!cxp_ghosts_take(&p->ghosts, t->entries[e].tag))
+    if (!cxp_ghosts_take(&p->ghosts, t->entries[e].tag, cxp_s3_ghosts_(t->high)))
         return;
     p->mark[e] = CXP_S3_MAIN;
     cxp_lru_unlink_(t->entries, e);
@@ -358,7 +249,7 @@ cxp_s3_victim_(cxp_policy *p, cxp_lru_table *t)
         if (((uint64_t)t->used - p->mains) * 10 >= t->used) {
             uint32_t e = t->entries[p->first_main].prev;
             if (p->mark[e] < 2) {
-                cxp_ghosts_add(&p->ghosts, t->entries[e].tag, t->high - t->high / 10);
+                cxp_ghosts_add(&p->ghosts, t->entries[e].tag, cxp_s3_ghosts_(t->high));
                 return e;
             }
             p->mark[e] = CXP_S3_MAIN; /* it is next to the main queue already */
@@ -531,14 +422,23 @@ cxp_policy_yield_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
     return 0;
 }
 
+/* As cxp_lru_replace_at(). */
 static inline int
-cxp_cache_replace(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag)
+cxp_cache_replace_at(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag,
+                     uint32_t at)
 {
     if (t->policy && cxp_policy_yield_(t->policy, t, e))
         return -1;
-    if (cxp_lru_replace(t, e, key, value, tag))
+    if (cxp_lru_replace_at(t, e, key, value, tag, at))
         return -1;
     return t->policy ? cxp_policy_admit_(t->policy, t, e) : 0;
+}
+
+/* As cxp_lru_replace(). */
+static inline int
+cxp_cache_replace(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag)
+{
+    return cxp_cache_replace_at(t, e, key, value, tag, cxp_lru_vacant(t, tag));
 }
 
 /* cxp_lru_detach(); the policy stays with `t`, as new. */
@@ -601,9 +501,8 @@ cxp_policy_restore(cxp_policy *p, cxp_lru_table *t, const uint32_t *marks)
 static inline int
 cxp_policy_check(const cxp_policy *p, const cxp_lru_table *t)
 {
-    uint32_t mains = 0, first = 0, groups = 0, listed = 0;
+    uint32_t mains = 0, first = 0, groups = 0;
     uint64_t before = (uint64_t)UINT32_MAX + 1;
-    const cxp_ghosts *g = &p->ghosts;
     for (uint32_t e = t->used ? t->entries[0].next : 0; e; e = t->entries[e].next) {
         if (p->kind == CXP_S3FIFO) {
             if (p->mark[e] & CXP_S3_MAIN) {
@@ -634,10 +533,7 @@ cxp_policy_check(const cxp_policy *p, const cxp_lru_table *t)
     }
     if (p->hand && (p->hand > t->high || !t->entries[p->hand].key))
         return 4;
-    for (uint32_t n = g->used ? g->nodes[0].older : 0; n; n = g->nodes[n].older)
-        if (++listed > g->used || g->slots[cxp_ghosts_slot_(g, g->nodes[n].tag)] != n)
-            return 5;
-    return listed != g->used || g->used > t->high ? 5 : 0;
+    return cxp_ghosts_check(&p->ghosts) ? 5 : 0;
 }
 
 #endif

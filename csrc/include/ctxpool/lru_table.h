@@ -540,14 +540,14 @@ cxp_lru_first_due(const cxp_lru_table *t, double now)
 
 /* ---- Insertion and removal ---- */
 
-static inline void
-cxp_lru_occupy_(cxp_lru_table *t, uint32_t e, uint32_t tag)
+/* The slot for a new entry of that tag. */
+static inline uint32_t
+cxp_lru_vacant(const cxp_lru_table *t, uint32_t tag)
 {
-    cxp_lru_slot *slots = t->slots;
-    uint32_t mask = t->mask, p = cxp_lru_home(t, tag);
-    while (slots[p].entry)
-        p = (p + 1) & mask;
-    slots[p] = (cxp_lru_slot){tag, e};
+    uint32_t p = cxp_lru_home(t, tag);
+    while (t->slots[p].entry)
+        p = (p + 1) & t->mask;
+    return p;
 }
 
 /* Empty the slot of e, and shift back what probed past it: no tombstone. */
@@ -589,7 +589,7 @@ cxp_lru_insert(cxp_lru_table *t, void *key, void *value, uint32_t tag)
     entry->tag = tag;
     entry->seq = t->next_seq++;
     cxp_lru_link_(t->entries, e);
-    cxp_lru_occupy_(t, e, tag);
+    t->slots[cxp_lru_vacant(t, tag)] = (cxp_lru_slot){tag, e};
     if (t->sizes)
         t->sizes[e] = 0;
     if (t->place)
@@ -654,14 +654,11 @@ cxp_lru_replace_at(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_
     return 0;
 }
 
-/* The same, without a slot known. */
+/* The same, where the search has not been made. */
 static inline int
 cxp_lru_replace(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag)
 {
-    uint32_t at = cxp_lru_home(t, tag);
-    while (t->slots[at].entry)
-        at = (at + 1) & t->mask;
-    return cxp_lru_replace_at(t, e, key, value, tag, at);
+    return cxp_lru_replace_at(t, e, key, value, tag, cxp_lru_vacant(t, tag));
 }
 
 /* ---- Check ---- */

@@ -75,9 +75,9 @@ cdef class Cache(LRUCache):
     -----
     A hit moves nothing with ``fifo``, ``rr``, ``sieve`` and ``s3fifo``. Look-up and
     store are O(1); making room is O(1) amortised with ``sieve`` and ``s3fifo``, O(1)
-    elsewhere. Beside the entries of an LRUCache: 1 byte an entry with ``sieve``, about
-    25 with ``s3fifo`` (it remembers the hashes of as many evicted keys), 8 with ``rr``,
-    12 with ``lfu``.
+    elsewhere. Beside the entries of an LRUCache: 1 byte an entry with ``sieve``, 15 to
+    30 with ``s3fifo`` (it remembers the hashes of nearly as many evicted keys), 8 with
+    ``rr``, 12 with ``lfu``.
 
     A copy or pickle keeps the order and what is known of each entry, and forgets the
     evicted keys.

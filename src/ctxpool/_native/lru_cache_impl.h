@@ -303,16 +303,14 @@ cxp_store(PyObject *self, cxp_lru_table *t, const uint32_t *capacity, int *track
         else
             cxp_lru_promote(t, e);
     } else if (CXP_LIKELY(t->used >= *capacity)) {
-        int failed;
         e = cxp_cache_victim(t);
         *old_key = t->entries[e].key;
         *old_value = t->entries[e].value;
-        if (CXP_UNLIKELY(t->policy))
-            failed = cxp_cache_replace(t, e, key, value, tag);
-        else
-            failed = cxp_lru_replace_at(t, e, key, value, tag, at);
-        result = failed ? -2 : CXP_EVICTED;
-        *evicted += !failed;
+        if (CXP_LIKELY(!cxp_cache_replace_at(t, e, key, value, tag, at))) {
+            *evicted += 1;
+            result = CXP_EVICTED;
+        } else
+            result = -2;
     } else if (CXP_UNLIKELY(!cxp_cache_insert(t, key, value, tag)))
         result = -2;
     if (!replaced && CXP_LIKELY(result == CXP_STORED || result == CXP_EVICTED)) {

@@ -454,7 +454,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         try:
             while True:
                 with self._lock:
-                    removed = self._inserts - len(self._data)
+                    removed = self._departed()
                     old = self._put(key, value, size, now, due, keep, out)
                 # What was overwritten dies here, where the lock is free.
                 if old is not MAKE_ROOM:
@@ -463,10 +463,9 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         finally:
             self._notify(out)
 
-    def _removed(self) -> int:
-        """How many entries have gone, whichever way."""
-        with self._lock:
-            return self._inserts - len(self._data)
+    def _departed(self) -> int:
+        """How many entries have gone, whichever way (locked)."""
+        return self._inserts - self._data.__len__()  # len() may be cached, by us
 
     def _ask_popitem(
         self, reason: str, removed: int, out: list[tuple[_Node, str]]
@@ -476,8 +475,9 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         try:
             pair = self.popitem()
         except KeyError:
-            if self._removed() == removed:
-                raise
+            with self._lock:
+                if self._departed() == removed:
+                    raise
             return
         with self._lock:
             self._evicted[reason] += 1
@@ -859,10 +859,12 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                     self._expire(now, INF, out)
                 while plain and self._currsize > maxsize:
                     self._evict(self._victim(), "resize", out)
-            removed = self._removed()
-            while self._currsize > maxsize:
+            while True:
+                with self._lock:
+                    removed = self._departed()
+                    if self._currsize <= maxsize:
+                        break
                 self._ask_popitem("resize", removed, out)
-                removed = self._removed()
         finally:
             self._notify(out)
 

@@ -225,21 +225,53 @@ class Lfu(Policy):
 
 
 class Ghosts:
-    """The tags of the entries that went last."""
+    """The tags of the entries that went last, each with the time of its death, counted
+    in deaths; in buckets of four, which lose their oldest when they are full."""
 
     def __init__(self) -> None:
-        self.tags: OrderedDict[int, None] = OrderedDict()
+        self.buckets: list[list[list[int]]] = []  # [tag, died]; died 0: empty
+        self.now = 0
+
+    def _bucket(self, tag: int) -> list[list[int]]:
+        mixed = tag * 0x9E3779B1 & 0xFFFFFFFF
+        return self.buckets[(mixed ^ mixed >> 16) & len(self.buckets) - 1]
+
+    def _grow(self, room: int) -> None:
+        old = self.buckets
+        count = 1
+        while count < room // 2 and count < 1 << 27:
+            count *= 2
+        self.buckets = [[[0, 0] for _ in range(4)] for _ in range(count)]
+        for bucket in old:
+            for way, (tag, died) in enumerate(bucket):
+                if died:
+                    self._bucket(tag)[way] = [tag, died]
 
     def add(self, tag: int, room: int) -> None:
-        """*tag* has gone; only *room* are remembered."""
-        self.tags.pop(tag, None)
-        while len(self.tags) >= room:
-            self.tags.popitem(last=False)
-        self.tags[tag] = None
+        """*tag* has died; *room* are remembered."""
+        if len(self.buckets) < room // 2 or not self.buckets:
+            self._grow(room)
+        self.now = self.now + 1 & 0xFFFFFFFF or 1
+        bucket = self._bucket(tag)
+        for slot in bucket:
+            if slot[0] == tag and slot[1]:
+                slot[1] = self.now
+                return
+        slot = max(bucket, key=self._age)
+        slot[:] = tag, self.now
 
-    def take(self, tag: int) -> bool:
-        """Forget *tag*; whether it was known."""
-        return self.tags.pop(tag, 0) is None
+    def _age(self, slot: list[int]) -> int:
+        return self.now - slot[1] & 0xFFFFFFFF if slot[1] else 0xFFFFFFFF
+
+    def take(self, tag: int, room: int) -> bool:
+        """Forget *tag*; whether it was among the last *room* that died."""
+        if self.buckets:
+            for slot in self._bucket(tag):
+                if slot[0] == tag and slot[1]:
+                    known = self._age(slot) < room
+                    slot[:] = 0, 0
+                    return known
+        return False
 
 
 class S3Fifo(Policy):
@@ -257,8 +289,9 @@ class S3Fifo(Policy):
         return self.small if node in self.small else self.main
 
     def add(self, node: Node) -> None:
-        (self.main if self.ghosts.take(node.tag) else self.small)[node] = 0
-        self.high = max(self.high, len(self.small) + len(self.main))
+        self.high = max(self.high, len(self.small) + len(self.main) + 1)
+        known = self.ghosts.take(node.tag, self.high - self.high // 10)
+        (self.main if known else self.small)[node] = 0
 
     def use(self, node: Node) -> None:
         queue = self._queue(node)
