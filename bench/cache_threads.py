@@ -1,0 +1,149 @@
+"""Several threads on one cache: millions of operations a second, all together.
+
+A thread starts with the others at a barrier and works through an order of its own;
+the clock stops when the last is done. Contenders take turns, the order rotating.
+"""
+
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from bar import Bar
+from cache_cases import Ring
+from operations import Case, compile_loop
+from peers import Contender, contenders, without_gil
+from section import Findings, Section
+
+__all__ = ["sections"]
+
+COUNTS = (1, 2, 4)
+SIZE = 1_000
+NAMES = ("dict", "functools", "cachebox", "cachetools", "LRUCache", "Cache s3fifo")
+# Whose own documentation asks for a lock; it stands around each single call.
+LOCKED = ("cachetools",)
+
+# Statement by workload: reads only, and nine reads for each store.
+WORKLOADS = {"reads": "hit get", "90 % reads": "zipf"}
+
+
+def compiled(contender: Contender, operation: str, ring: Ring, n: int) -> list[Any]:
+    """A loop for each thread, over one cache."""
+    cache, lock = contender.filled(ring.own), threading.Lock()
+    statement = contender.statements[operation]
+    if contender.name in LOCKED:
+        statement = f"with lock:\n    {statement}"
+    case = Case("threads", operation, SIZE, contender.name, statement, ops=n)
+    feed = "ring.shuffled" if operation == "hit get" else "ring.zipf"
+    return [
+        compile_loop(
+            replace(
+                case,
+                feed=f"{feed}[{at}:] + {feed}[:{at}]",
+                given=lambda: {"cache": cache, "ring": ring, "lock": lock},
+            )
+        )
+        for at in range(0, SIZE, SIZE // max(COUNTS))
+    ]
+
+
+def rate(loops: list[Any], n: int) -> float:
+    """Millions of operations a second; each thread does n."""
+    barrier = threading.Barrier(len(loops) + 1)
+
+    def work(loop: Any) -> None:
+        barrier.wait()
+        loop(n)
+
+    threads = [threading.Thread(target=work, args=(loop,)) for loop in loops]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    start = time.perf_counter_ns()
+    for thread in threads:
+        thread.join()
+    return len(loops) * n * 1e3 / (time.perf_counter_ns() - start)
+
+
+def table(quick: bool, progress: Callable[[str], None]) -> list[dict[str, Any]]:
+    ring = Ring(SIZE, "str")
+    taking_part = [c for c in contenders() if c.name in NAMES]
+    slow = 10 if quick else 1
+    rows = []
+    for workload, operation in WORKLOADS.items():
+        loops = {c.name: compiled(c, operation, ring, 1) for c in taking_part}
+        for threads in COUNTS:
+            progress(f"{workload}, {threads} threads")
+            rates: dict[str, list[float]] = {name: [] for name in loops}
+            names = list(loops)
+            for turn in range(3 if quick else 9):
+                at = turn % len(names)
+                for name in names[at:] + names[:at]:
+                    n = (20_000 if name in LOCKED else 200_000) // slow
+                    rates[name].append(rate(loops[name][:threads], n))
+            rows += [
+                {
+                    "workload": workload,
+                    "threads": threads,
+                    "name": name,
+                    "mops": statistics.median(many),
+                }
+                for name, many in rates.items()
+            ]
+    return rows
+
+
+def bars(rows: list[dict[str, Any]]) -> Iterator[Bar]:
+    mops = {(r["workload"], r["name"], r["threads"]): r["mops"] for r in rows}
+    others = {r["name"] for r in rows} - {"dict", "LRUCache", "Cache s3fifo"}
+    for workload in WORKLOADS:
+        for mine in ("LRUCache", "Cache s3fifo"):
+            for threads in COUNTS[1:]:
+                ours, floor = (
+                    mops[workload, name, threads] / mops[workload, name, 1]
+                    for name in (mine, "dict")
+                )
+                # Two that scale alike are within 5 % of each other, by chance.
+                yield Bar(
+                    f"{mine}: {workload}, {threads} threads to one, to a dict's",
+                    ours / floor,
+                    0.95,
+                    note=f"{ours:.2f}, dict {floor:.2f}",
+                    least=True,
+                )
+            for threads in COUNTS:
+                best = max(others, key=lambda name: mops[workload, name, threads])
+                ours = mops[workload, mine, threads]
+                theirs = mops[workload, best, threads]
+                yield Bar(
+                    f"{mine}: {workload}, {threads} threads, to the best peer",
+                    ours / theirs,
+                    1.0,
+                    note=f"{ours:.1f} Mops/s, {best} {theirs:.1f}",
+                    least=True,
+                )
+
+
+def printed(rows: list[dict[str, Any]]) -> str:
+    mops = {(r["workload"], r["name"], r["threads"]): r["mops"] for r in rows}
+    columns = [(workload, threads) for workload in WORKLOADS for threads in COUNTS]
+    head = "".join(f"{f'{w}, {t}':>16}" for w, t in columns)
+    lines = [f"{'threads, Mops/s':16}{head}"]
+    for name in dict.fromkeys(row["name"] for row in rows):
+        label = name + (" + Lock" if name in LOCKED else "")
+        cells = "".join(f"{mops[w, name, t]:16.1f}" for w, t in columns)
+        lines.append(f"{label:16}{cells}")
+    return "\n".join(lines)
+
+
+def sections(quick: bool, progress: Callable[[str], None]) -> Iterator[Section]:
+    def run() -> Findings:
+        rows = table(quick, progress)
+        return Findings(printed(rows), rows, list(bars(rows)))
+
+    gil = "without a GIL" if without_gil() else "with the GIL"
+    version = ".".join(map(str, sys.version_info[:2]))
+    yield Section(f"threads: CPython {version} {gil}", run)
