@@ -1,6 +1,6 @@
 """The whole table of the cache: ours, a dict, and the peers, side by side in one run.
 
-    python bench/cache.py [--quick] [--only TEXT] [--json FILE] [--plot FILE]
+    python bench/cache.py [--quick] [--only TEXT...] [--json FILE] [--plot FILE]
 
 Method. Contenders of one operation run in one process, in turns, the order rotating,
 with the garbage collector off; a ratio is the median of the rounds' own ratios. The
@@ -45,10 +45,10 @@ def progress(text: str) -> None:
         print(f"\r\x1b[K  {text}", end="", file=sys.stderr, flush=True)
 
 
-def chosen(quick: bool, only: str) -> Iterator[Section]:
+def chosen(quick: bool, only: list[str]) -> Iterator[Section]:
     for chapter in CHAPTERS:
         for section in chapter.sections(quick, progress):
-            if only.lower() in section.title.lower():
+            if any(text.lower() in section.title.lower() for text in only):
                 yield section
 
 
@@ -61,7 +61,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def measured(quick: bool, only: str) -> dict[str, Any]:
+def measured(quick: bool, only: list[str]) -> dict[str, Any]:
     """Run the sections, print each when it is done, and give back the report."""
     report: dict[str, Any] = {**machine(), "quick": quick, "sections": {}, "bars": []}
     for section in chosen(quick, only):
@@ -100,7 +100,13 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="seconds: no figures")
-    parser.add_argument("--only", default="", help="sections that contain this text")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[""],
+        metavar="TEXT",
+        help="the sections whose titles contain one of these",
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--plot", type=Path, help="draw them: .png or .svg")
     options = parser.parse_args(arguments)
@@ -113,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{peer}: - ({reason})")
     report = measured(options.quick, options.only)
     if not report["sections"]:
-        sys.exit(f"no section contains {options.only!r}")
+        sys.exit(f"no section contains {' or '.join(map(repr, options.only))}")
     print("\n" + verdict(report))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

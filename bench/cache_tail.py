@@ -81,9 +81,8 @@ def record(
 ) -> dict[str, Recorded]:
     timed_stream = floors.load().timed_stream
     ring = keys(2 * capacity, "str")
-    part = (
-        max(1, max(entry.n for entry in entries) // TURNS) if ttl is None else capacity
-    )
+    most = max(entry.n for entry in entries)
+    part = most // TURNS if ttl is None else capacity
     scratch = np.zeros(part, np.int64)
     found = {
         entry.name: Recorded(

@@ -73,7 +73,8 @@ class Recipe(OrderedDict[Any, Any]):
         return value
 
     def get(self, key: Any, default: Any = None) -> Any:
-        return self[key] if key in self else default  # noqa: SIM401: it would recurse
+        # Not self.get, which is this.
+        return self[key] if key in self else default  # noqa: SIM401
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if key in self:
