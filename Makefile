@@ -50,7 +50,7 @@ $(VENV)/.bench-cache: $(VENV)/.bench
 
 # CTXPOOL_NATIVE=1: a failed native build is an error, never a pure install.
 $(VENV)/.native: $(VENV)/.made $(native)
-	CTXPOOL_NATIVE=1 $(install) --no-build-isolation -Cbuild-dir=build/edit -e ".[plot]"
+	CTXPOOL_NATIVE=1 $(install) --no-build-isolation -Cbuild-dir=build/edit$(VENV:.venv%=%) -e ".[plot]"
 	touch $@
 
 .PHONY: build

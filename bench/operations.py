@@ -32,6 +32,7 @@ class Case:
     setup: str = ""
     feed: str = "[0]"
     ops: int = 20_000  # in one timed loop
+    warm: int = 0  # in the first one, which is not counted, if more
     side: str = "unpooled"
     # Objects that the statement may use, made when the loop is compiled.
     given: Callable[[], dict[str, Any]] = dict
@@ -284,9 +285,10 @@ def measure(
     does fewer operations.
     """
     loops = {case.name: compile_loop(case) for case in group}
-    counts = {case.name: case.ops for case in group}
+    counts = {case.name: max(case.ops, case.warm) for case in group}
+    most = {case.name: case.ops for case in group}
     empty = compile_loop(control(group[0]))
-    ops = max(counts.values())
+    ops = max(most.values())
     figures: dict[str, list[float]] = {name: [] for name in loops}
     names = list(loops)
     base = float("inf")  # whatever makes an empty loop slower is noise
@@ -307,7 +309,7 @@ def measure(
                 if round_:
                     figures[name].append(taken)
                 else:
-                    counts[name] = max(100, int(min(n, longest / taken)))
+                    counts[name] = max(100, int(min(most[name], longest / taken)))
     finally:
         gc.enable()
     if subtract:
