@@ -17,8 +17,8 @@ from section import Findings, Section
 
 __all__ = ["bars", "inside", "measured", "sections"]
 
-# Who takes part with int keys, beside ours; the others' bytes do not hang on the keys.
-WITH_INTS = ("dict", "functools", "cachebox")
+# With int keys too; the others' bytes do not hang on the keys.
+WITH_INTS = ("dict", "functools", "cachebox", "LRUCache", "Cache s3fifo")
 
 JUDGED = 1_000_000  # entries: what is promised is promised for so many
 FIGURES = ("filled", "churned", "tracked", "gc_with_ms", "gc_without_ms")
@@ -102,7 +102,7 @@ def printed(rows: list[dict[str, Any]]) -> str:
 def takes_part(contender: Contender, kind: str) -> bool:
     if contender.name == "zict":  # 5 us an entry: too slow for a million
         return False
-    return kind == "str" or contender.side == "ours" or contender.name in WITH_INTS
+    return kind == "str" or contender.name in WITH_INTS
 
 
 def sections(quick: bool, progress: Callable[[str], None]) -> Iterator[Section]:

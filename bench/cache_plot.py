@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,19 @@ def title(axes: Any, text: str) -> None:
     axes.set_title(text, loc="left", fontsize=11, weight="bold")
 
 
-def logarithmic(axes: Any, axis: str, unit: str) -> None:
+def times(ns: float, _: int = 0) -> str:
+    """As short as can be: 500 ns, 20 us, 1 ms."""
+    for unit, size in (("ns", 1), ("us", 1e3), ("ms", 1e6)):
+        if ns < 999.5 * size:
+            return f"{ns / size:g} {unit}"
+    return f"{ns / 1e9:g} s"
+
+
+def ratios(ratio: float, _: int = 0) -> str:
+    return f"{ratio:g}x"
+
+
+def logarithmic(axes: Any, axis: str, text: Callable[[float, int], str]) -> None:
     """Powers of ten, and 2 and 5 between where they are few, in plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -59,12 +72,15 @@ def logarithmic(axes: Any, axis: str, unit: str) -> None:
     scale = getattr(axes, f"{axis}axis")
     subs = (1, 2, 5) if high < 300 * low else (1,)
     scale.set_major_locator(LogLocator(subs=subs, numticks=12))
-    scale.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.12g}{unit}"))
+    scale.set_major_formatter(FuncFormatter(text))
     scale.set_minor_formatter(NullFormatter())
 
 
 def dots(
-    axes: Any, lines: list[str], points: list[tuple[str, str, float]], unit: str
+    axes: Any,
+    lines: list[str],
+    points: list[tuple[str, str, float]],
+    text: Callable[[float, int], str],
 ) -> None:
     """A line of marks for each label; points are (label, contender, value)."""
     for name in STYLES | dict.fromkeys(ALIASES, None):
@@ -73,7 +89,7 @@ def dots(
                 mark(axes, value, len(lines) - 1 - lines.index(label), name)
     axes.set_yticks(range(len(lines)), lines[::-1])
     axes.set_ylim(-0.6, len(lines) - 0.4)
-    logarithmic(axes, "x", unit)
+    logarithmic(axes, "x", text)
     axes.grid(axis="x", color=GRID, linewidth=0.6)
     axes.grid(axis="y", color=GRID, linewidth=0.6, linestyle=":")
 
@@ -84,7 +100,7 @@ def operations(axes: Any, rows: Rows, size: int, kind: str) -> None:
         for row in rows
         if row["name"] in STYLES and row["name"] != "dict"
     ]
-    dots(axes, list(dict.fromkeys(row["operation"] for row in rows)), points, "x")
+    dots(axes, list(dict.fromkeys(row["operation"] for row in rows)), points, ratios)
     axes.axvline(1, color=STYLES["dict"][0], linewidth=1.4, zorder=2)
     title(axes, f"Time of an operation to a dict's, {size:,} {kind} keys")
 
@@ -116,7 +132,7 @@ def calls(axes: Any, rows: Rows) -> None:
         for row in rows
         if row["name"] in (*names, "theine")
     ]
-    dots(axes, list(dict.fromkeys(row["operation"] for row in rows)), points, " ns")
+    dots(axes, list(dict.fromkeys(row["operation"] for row in rows)), points, times)
     title(axes, "A decorated function on a hit (grey: a plain call, nothing cached)")
 
 
@@ -154,7 +170,7 @@ def tail(axes: Any, rows: Rows, what: str) -> None:
         )
     axes.set_xscale("log")
     axes.invert_xaxis()
-    logarithmic(axes, "y", " ns")
+    logarithmic(axes, "y", times)
     axes.set_xlabel("share of operations that are slower")
     axes.grid(color=GRID, linewidth=0.6)
     title(axes, f"Latency, {what}")
