@@ -13,7 +13,7 @@ import numpy as np
 from operations import Case
 from peers import Contender
 
-__all__ = ["KINDS", "OPERATIONS", "Ring", "cases", "keys"]
+__all__ = ["KINDS", "OPERATIONS", "Ring", "cases", "keys", "shuffled"]
 
 KINDS = ("str", "int", "random int", "bytes", "tuple")
 

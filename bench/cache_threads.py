@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from bar import Bar
-from cache_cases import Ring
+from cache_cases import Ring, keys, shuffled
 from operations import Case, compile_loop
 from peers import Contender, contenders, without_gil
 from section import Findings, Section
@@ -28,24 +28,32 @@ NAMES = ("dict", "functools", "cachebox", "cachetools", *OURS)
 # Whose own documentation asks for a lock; it stands around each single call.
 LOCKED = ("cachetools",)
 
-# Statement by workload: reads only, and nine reads for each store.
-WORKLOADS = {"reads": "hit get", "90 % reads": "zipf"}
+# Operation and keys by workload: reads only; the same with equal keys that are each
+# thread's own (without a GIL the counts of references to shared ones hold everybody
+# up, whatever the cache), and nine reads for each store.
+WORKLOADS = {
+    "reads": ("hit get", "ring.shuffled"),
+    "own keys": ("equal-copy key", "shuffled(keys(ring.size, ring.kind))"),
+    "90 % reads": ("zipf", "ring.zipf"),
+}
 
 
-def compiled(contender: Contender, operation: str, ring: Ring, n: int) -> list[Any]:
+def compiled(contender: Contender, workload: str, ring: Ring) -> list[Any]:
     """A loop for each thread, over one cache."""
     cache, lock = contender.filled(ring.own), threading.Lock()
+    operation, feed = WORKLOADS[workload]
     statement = contender.statements[operation]
     if contender.name in LOCKED:
         statement = f"with lock:\n    {statement}"
-    case = Case("threads", operation, SIZE, contender.name, statement, ops=n)
-    feed = "ring.shuffled" if operation == "hit get" else "ring.zipf"
+    case = Case("threads", operation, SIZE, contender.name, statement)
+    given = {"cache": cache, "lock": lock, "ring": ring}
+    given |= {"keys": keys, "shuffled": shuffled}
     return [
         compile_loop(
             replace(
                 case,
-                feed=f"{feed}[{at}:] + {feed}[:{at}]",
-                given=lambda: {"cache": cache, "ring": ring, "lock": lock},
+                feed=f"(feed := {feed})[{at}:] + feed[:{at}]",
+                given=lambda: given,
             )
         )
         for at in range(0, SIZE, SIZE // max(COUNTS))
@@ -75,9 +83,9 @@ def table(quick: bool, progress: Callable[[str], None]) -> list[dict[str, Any]]:
     taking_part = [c for c in contenders() if c.name in NAMES]
     slow = 10 if quick else 1
     rows = []
-    for workload, operation in WORKLOADS.items():
+    for workload in WORKLOADS:
         progress(workload)
-        loops = {c.name: compiled(c, operation, ring, 1) for c in taking_part}
+        loops = {c.name: compiled(c, workload, ring) for c in taking_part}
         names = list(loops)
         rates: dict[tuple[str, int], list[float]] = {
             (name, threads): [] for name in names for threads in COUNTS
@@ -140,11 +148,11 @@ def bars(rows: list[dict[str, Any]]) -> Iterator[Bar]:
 def printed(rows: list[dict[str, Any]]) -> str:
     mops = {(r["workload"], r["name"], r["threads"]): r["mops"] for r in rows}
     columns = [(workload, threads) for workload in WORKLOADS for threads in COUNTS]
-    head = "".join(f"{f'{w}, {t}':>16}" for w, t in columns)
+    head = "".join(f"{f'{w}, {t}':>15}" for w, t in columns)
     lines = [f"{'threads, Mops/s':16}{head}"]
     for name in dict.fromkeys(row["name"] for row in rows):
         label = name + (" + Lock" if name in LOCKED else "")
-        cells = "".join(f"{mops[w, name, t]:16.1f}" for w, t in columns)
+        cells = "".join(f"{mops[w, name, t]:15.1f}" for w, t in columns)
         lines.append(f"{label:16}{cells}")
     return "\n".join(lines)
 
