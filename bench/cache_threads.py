@@ -29,8 +29,8 @@ NAMES = ("dict", "functools", "cachebox", "cachetools", *OURS)
 LOCKED = ("cachetools",)
 
 # Operation and keys by workload: reads only; the same with equal keys that are each
-# thread's own (without a GIL the counts of references to shared ones hold everybody
-# up, whatever the cache), and nine reads for each store.
+# thread's own; and nine reads for each store. (Without a GIL the counts of references
+# to whatever is shared, keys and cache, hold everybody up.)
 WORKLOADS = {
     "reads": ("hit get", "ring.shuffled"),
     "own keys": ("equal-copy key", "shuffled(keys(ring.size, ring.kind))"),
