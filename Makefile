@@ -43,9 +43,14 @@ $(VENV)/.optional: $(VENV)/.made
 	tools/optional.sh $(py)
 	touch $@
 
+# The cache's peers, those of the extra that have a wheel here.
+$(VENV)/.bench-cache: $(VENV)/.bench
+	tools/optional.sh $(py) bench-cache
+	touch $@
+
 # CTXPOOL_NATIVE=1: a failed native build is an error, never a pure install.
 $(VENV)/.native: $(VENV)/.made $(native)
-	CTXPOOL_NATIVE=1 $(install) --no-build-isolation -Cbuild-dir=build/edit -e ".[plot]"
+	CTXPOOL_NATIVE=1 $(install) --no-build-isolation -Cbuild-dir=build/edit$(VENV:.venv%=%) -e ".[plot]"
 	touch $@
 
 .PHONY: build
@@ -111,6 +116,12 @@ bench: build $(VENV)/.bench ## pooled against unpooled, then the tails; JSON in 
 	$(py) -m pytest bench --benchmark-only --benchmark-quiet --benchmark-json=out/bench.json --timeout=0 $(ARGS)
 	$(py) bench/compare.py out/bench.json
 	$(py) bench/tail.py --json out/tail.json --plot out/tail.png
+
+# A part or a quick run (ARGS) leaves the README's picture alone. Without the GIL:
+#   make bench-cache VENV=.venv-ft PYTHON=PATH/python3.13t ARGS="--only threads"
+.PHONY: bench-cache
+bench-cache: build $(VENV)/.bench-cache ## the cache against every peer (10 minutes); JSON in out/, picture in docs/
+	$(py) bench/cache.py --json out/cache.json --plot $(if $(ARGS),out,docs)/cache.png $(ARGS)
 
 .PHONY: bars
 bars: build $(VENV)/.bench ## each promised ratio, measured: PASS or MISS

@@ -19,46 +19,23 @@ import argparse
 import gc
 import json
 import statistics
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import cache_memory
+import cache_table
 import floors
 import numpy as np
 import operations
+from bar import Bar, ns
+from fresh import in_a_new_process
 from operations import Case, compile_loop, control, measure, ratio
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One row: ``value`` must be at most ``limit`` (or, with ``least``, at least)."""
-
-    what: str
-    value: float
-    limit: float
-    unit: str = "x"
-    note: str = ""
-    least: bool = False
-
-    @property
-    def met(self) -> bool:
-        return self.value >= self.limit if self.least else self.value <= self.limit
-
-    def __str__(self) -> str:
-        sign = ">=" if self.least else "<="
-        return (
-            f"{'PASS' if self.met else 'MISS'}  {self.what:58} "
-            f"{self.value:9,.2f} {sign} {self.limit:<8g} {self.unit:4} {self.note}"
-        )
-
-
-def ns(figures: dict[str, list[float]], *names: str) -> str:
-    return ", ".join(f"{n} {statistics.median(figures[n]):,.1f} ns" for n in names)
+from peers import contenders, peers
 
 
 def groups(found: list[Case]) -> dict[tuple[str, str, int], list[Case]]:
@@ -337,34 +314,15 @@ def worst(capacity: int = 10_000_000, n: int = 512) -> Bar:
     )
 
 
-RESIDENT = """
-import gc, sys, psutil
-sys.path.insert(0, {here!r})
-import operations
-engine = operations.engine("native")
-def resident():
-    gc.collect()
-    return psutil.Process().memory_info().rss
-{body}
-"""
-
-
-def in_a_new_process(body: str) -> list[float]:
-    """What the script prints. Memory is measured where nothing was freed before."""
-    script = RESIDENT.format(here=str(Path(__file__).parent), body=body)
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return [float(word) for word in done.stdout.split()]
-
-
 def bytes_per_token(capacity: int = 10_000_000) -> Bar:
     (used,) = in_a_new_process(
         "import numpy as np\n"
         "tokens = np.arange(100_000, dtype=np.int32); tokens.sum()\n"
         "before = resident()\n"
-        f"window = engine['TokenWindow']({capacity})\n"
+        "window_class = operations.engine('native')['TokenWindow']\n"
+        f"window = window_class({capacity})\n"
         f"for _ in range({3 * capacity} // 100_000): window.extend(tokens)\n"
-        f"print((resident() - before) / {capacity})\n"
+        f"report((resident() - before) / {capacity})\n"
     )
     what = "resident bytes per token, int32, to a deque's"
     return Bar(what, used, 40.6, "B")
@@ -374,52 +332,12 @@ def bytes_per_token(capacity: int = 10_000_000) -> Bar:
 
 
 def lru_cache(full: bool) -> Iterator[Bar]:
-    limits = {1_000: 1.15, 100_000: 1.4, 1_000_000: 1.0}
-    sizes = tuple(limits) if full else (1_000, 100_000)
-    for size in sizes:
+    """LRUCache's cells; `make bench-cache` has more contenders, keys and chapters."""
+    taking_part = [c for c in contenders() if c.name in ("dict", "LRUCache")] + peers()
+    for size in (1_000, 100_000, 1_000_000) if full else (1_000, 100_000):
         for kind in ("str", "int") if full else ("str",):
-            for (_, operation, _), group in groups(
-                list(operations.lru_cache((size,), (kind,)))
-            ).items():
-                limit = limits[size]
-                if operation.startswith("insert") and size == 1_000:
-                    limit = 0.6
-                if kind == "int" and size == 1_000_000:
-                    limit = 1.2
-                got = measure(group, rounds=11 if size < 10**6 else 5, subtract=False)
-                label = f"{operation}, {size:,}"
-                yield Bar(
-                    f"{label}, to dict",
-                    ratio(got, "native", "dict"),
-                    limit,
-                    note=ns(got, "native", "dict"),
-                )
-                peers = {
-                    n: ratio(got, "native", n)
-                    for n in got
-                    if n not in ("native", "dict")
-                }
-                best = max(peers, key=peers.__getitem__)
-                yield Bar(
-                    f"{label}, to the best peer", peers[best], 1.0, note=ns(got, best)
-                )
-    yield from entry_bytes(1_000_000)
-
-
-def entry_bytes(n: int) -> Iterator[Bar]:
-    filled, churned, tracked = in_a_new_process(
-        f"rings = [operations.keys({n}, 'str', i * {n}) for i in range(4)]\n"
-        "before = resident()\n"
-        f"cache = engine['LRUCache']({n})\n"
-        "for turn, ring in enumerate(rings):\n"
-        "    for key in ring: cache[key] = None\n"
-        f"    if turn in (0, 3): print((resident() - before) / {n})\n"
-        "print(int(gc.is_tracked(cache)))\n"
-    )
-    for used, when in ((filled, "after filling"), (churned, "after three churns")):
-        yield Bar(f"bytes per entry over its objects, {n:,}, {when}", used, 50, "B")
-    what = "cache of atoms: tracked by the garbage collector"
-    yield Bar(what, tracked, 0, "")
+            yield from cache_table.bars(cache_table.table(size, kind, taking_part))
+    yield from cache_memory.bars([cache_memory.measured("LRUCache", "str", 1_000_000)])
 
 
 # ---------------------------------------------------------------------------------

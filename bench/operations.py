@@ -11,16 +11,13 @@ function call that another does not.
 import gc
 import importlib
 import itertools
-import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-__all__ = ["Case", "cases", "compile_loop", "control", "measure"]
+__all__ = ["Case", "compile_loop", "control", "engine", "measure", "ratio"]
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -35,7 +32,10 @@ class Case:
     setup: str = ""
     feed: str = "[0]"
     ops: int = 20_000  # in one timed loop
+    warm: int = 0  # in the first one, which is not counted, if more
     side: str = "unpooled"
+    # Objects that the statement may use, made when the loop is compiled.
+    given: Callable[[], dict[str, Any]] = dict
 
     @property
     def group(self) -> str:
@@ -48,6 +48,7 @@ NAMES = {
     "block_pool": ["Block", "BlockPool"],
     "token_window": ["TokenWindow"],
     "lru_cache": ["LRUCache"],
+    "cache": ["Cache"],
 }
 
 
@@ -198,141 +199,8 @@ def token_window(sizes: tuple[int, ...]) -> Iterator[Case]:
         )
 
 
-RECIPE = '''
-class Recipe(OrderedDict):
-    """The recipe of the collections documentation."""
-
-    def __init__(self, maxsize):
-        self.maxsize = maxsize
-        super().__init__()
-
-    def __getitem__(self, key):
-        value = super().__getitem__(key)
-        self.move_to_end(key)
-        return value
-
-    def get(self, key, default=None):
-        return self[key] if key in self else default
-
-    def __setitem__(self, key, value):
-        if key in self:
-            self.move_to_end(key)
-        super().__setitem__(key, value)
-        if len(self) > self.maxsize:
-            del self[next(iter(self))]
-'''
-
-
-def lru_cache(
-    sizes: tuple[int, ...], kinds: tuple[str, ...] = ("str",)
-) -> Iterator[Case]:
-    for size, kind in itertools.product(sizes, kinds):
-        suffix = "" if kind == "str" else f" ({kind} keys)"
-        keys = f"keys({size}, {kind!r})"
-        fill = f"\nfor k in {keys}: cache[k] = 1"
-        mine = f"cache = LRUCache({size})" + fill
-        peers = {"dict": "cache = {}" + fill}
-        peers["OrderedDict"] = RECIPE + f"cache = Recipe({size})" + fill
-        try:
-            importlib.import_module("cachetools")
-        except ModuleNotFoundError:
-            pass
-        else:
-            peers["cachetools"] = (
-                f"from cachetools import LRUCache as Peer\ncache = Peer({size})" + fill
-            )
-        memo = f"\n@functools.lru_cache({size})\ndef cache(k): return 1\n" + (
-            f"for k in {keys}: cache(k)"
-        )
-
-        def case(
-            operation: str,
-            statement: str,
-            feed: str,
-            *,
-            dict_: str = "",
-            dict_feed: str = "",
-            memoized: str = "",
-            size: int = size,
-            mine: str = mine,
-            peers: dict[str, str] = peers,
-            suffix: str = suffix,
-            memo: str = memo,
-        ) -> Iterator[Case]:
-            ops = max(20_000, size // 2)
-            base = Case(
-                "LRUCache", operation + suffix, size, "", statement, mine, feed, ops
-            )
-            yield from ours(base)
-            for name, setup in peers.items():
-                one = replace(base, name=name, setup=setup)
-                if name == "dict" and dict_:
-                    one = replace(one, statement=dict_, feed=dict_feed or feed)
-                yield one
-            if memoized:
-                yield replace(base, name="functools", statement=memoized, setup=memo)
-
-        shuffled, copies = f"shuffled({keys})", f"shuffled(copies({size}, {kind!r}))"
-        absent = f"shuffled(keys({size}, {kind!r}, 10**7))"
-        churn = f"keys({4 * size}, {kind!r})"
-        zipf = f"zipf({size}, {kind!r})"
-        yield from case("hit c[k]", "cache[x]", shuffled)
-        yield from case("hit get", "cache.get(x)", shuffled, memoized="cache(x)")
-        yield from case("equal-copy key", "cache.get(x)", copies, memoized="cache(x)")
-        yield from case("miss get", "cache.get(x)", absent)
-        yield from case("overwrite", "cache[x] = 2", shuffled)
-        # A dict that takes one and drops one: the pair costs it no search.
-        yield from case(
-            "insert + evict",
-            "cache[x] = 2",
-            churn,
-            memoized="cache(x)",
-            dict_="cache[x[0]] = 2; del cache[x[1]]",
-            dict_feed=f"churn_pairs({size}, {kind!r})",
-        )
-        yield from case(
-            "zipf",
-            "if cache.get(x) is None: cache[x] = 1",
-            zipf,
-            memoized="cache(x)",
-        )
-
-
-# --- what the cases' text may use --------------------------------------------------
-
-
-def keys(n: int, kind: str, start: int = 0) -> list[Any]:
-    if kind == "int":
-        return list(range(start, start + n))
-    return [f"key:{i}" for i in range(start, start + n)]
-
-
-def copies(n: int, kind: str) -> list[Any]:
-    """Equal keys that are other objects: no look-up ends at identity."""
-    return keys(n, kind)
-
-
-def shuffled(items: list[Any]) -> list[Any]:
-    random.Random(1).shuffle(items)
-    return items
-
-
-def churn_pairs(size: int, kind: str) -> list[tuple[Any, Any]]:
-    ring = keys(4 * size, kind)
-    # The dict was filled with the first `size` keys; from there round the ring.
-    return [(ring[(i + size) % len(ring)], ring[i]) for i in range(len(ring))]
-
-
-def zipf(size: int, kind: str) -> list[Any]:
-    """Requests of which more than 90 % hit an LRU cache of `size`."""
-    ranks = np.random.default_rng(1).zipf(1.35, max(200_000, 2 * size))
-    names = keys(4 * size, kind)
-    return [names[rank % len(names)] for rank in ranks.tolist()]
-
-
 TEXT_MAY_USE = """
-import functools
-from collections import OrderedDict, deque
+from collections import deque
 from itertools import islice
 import numpy as np
 """
@@ -357,41 +225,43 @@ def loop(n, feed, out, now):
 
 def namespace(case: Case) -> dict[str, Any]:
     names: dict[str, Any] = {
-        "keys": keys,
-        "copies": copies,
-        "shuffled": shuffled,
-        "churn_pairs": churn_pairs,
-        "zipf": zipf,
         "islice": itertools.islice,
     }
     exec(TEXT_MAY_USE, names)
-    names.update(engine(case.name) if case.side == "pooled" else {})
+    if case.side == "pooled" and case.setup:
+        names.update(engine(case.name))
     return names
 
 
 def compile_loop(case: Case, latency: bool = False) -> Callable[..., None]:
     """``loop(n)``, or with ``latency`` ``loop(n, out)``: out[i] = ns of the i-th.
 
-    The set-up's names become locals of the loop, as in a function of its own.
+    The set-up's names become locals of the loop, as in a function of its own. A
+    statement that awaits needs a ``run`` among what is given, which runs a coroutine.
     """
     names = namespace(case)
     before = set(names)
+    names.update(case.given())
     exec(case.setup, names)
     made = [name for name in names if name not in before and name != "__builtins__"]
     made += [name for name in ("np",) if name in case.statement]
-    feed = list(eval(case.feed, names))
+    feed = eval(case.feed, names)
     template = LATENCY if latency else THROUGHPUT
     indent = "        "
     body = "\n".join(indent + line for line in case.statement.splitlines())
     source = template.format(statement=body)
     closed = "".join(f", {name}={name}" for name in dict.fromkeys(made))
     source = source.replace("):\n", f"{closed}):\n", 1)
+    if "await " in case.statement:
+        source = source.replace("def", "async def", 1)
     exec(compile(source, f"<{case.group}, {case.name}>", "exec"), names)
     loop = names["loop"]
     # One endless iterator: insert + evict goes on where the last call stopped.
     items = itertools.chain.from_iterable(itertools.repeat(feed))
     if latency:
         return lambda n, out: loop(n, items, out, time.perf_counter_ns)
+    if "await " in case.statement:
+        return lambda n: names["run"](loop(n, items))
     return lambda n: loop(n, items)
 
 
@@ -402,30 +272,23 @@ def control(case: Case) -> Case:
     )
 
 
-def cases(full: bool = False) -> list[Case]:
-    """Every case whose back end is there."""
-    found = [
-        *block_pool((4 * KIB, 64 * KIB, MIB)),
-        *token_window((131_072, 10_000_000) if full else (131_072,)),
-        *lru_cache((1_000, 100_000, 1_000_000) if full else (1_000, 100_000)),
-    ]
-    try:
-        engine("native")
-    except ModuleNotFoundError:
-        found = [case for case in found if case.name != "native"]
-    return found
-
-
 def measure(
-    group: list[Case], rounds: int = 21, subtract: bool = True
+    group: list[Case],
+    rounds: int = 21,
+    subtract: bool = True,
+    longest: float = float("inf"),
 ) -> dict[str, list[float]]:
     """ns per operation in each round, by name; the order rotates from round to round.
 
-    With ``subtract`` the empty loop's best round is taken off.
+    With ``subtract`` the empty loop's best round is taken off; without, the empty
+    loop may be one of the group. Who would take longer than ``longest`` ns for a round
+    does fewer operations.
     """
-    loops = {case.name: (compile_loop(case), case.ops) for case in group}
+    loops = {case.name: compile_loop(case) for case in group}
+    counts = {case.name: max(case.ops, case.warm) for case in group}
+    most = {case.name: case.ops for case in group}
     empty = compile_loop(control(group[0]))
-    ops = max(case.ops for case in group)
+    ops = max(most.values())
     figures: dict[str, list[float]] = {name: [] for name in loops}
     names = list(loops)
     base = float("inf")  # whatever makes an empty loop slower is noise
@@ -433,16 +296,20 @@ def measure(
     gc.disable()
     try:
         for round_ in range(rounds + 1):  # the first warms up
-            start = time.perf_counter_ns()
-            empty(ops)
-            base = min(base, (time.perf_counter_ns() - start) / ops)
+            if subtract:
+                start = time.perf_counter_ns()
+                empty(ops)
+                base = min(base, (time.perf_counter_ns() - start) / ops)
             turn = round_ % len(names)
             for name in names[turn:] + names[:turn]:
-                loop, n = loops[name]
+                loop, n = loops[name], counts[name]
                 start = time.perf_counter_ns()
                 loop(n)
+                taken = (time.perf_counter_ns() - start) / n
                 if round_:
-                    figures[name].append((time.perf_counter_ns() - start) / n)
+                    figures[name].append(taken)
+                else:
+                    counts[name] = max(100, int(min(most[name], longest / taken)))
     finally:
         gc.enable()
     if subtract:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from operations import Case, cases, compile_loop, control
+from cases import cases
+from operations import Case, compile_loop, control
 
 TURNS = 20
 QUANTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}

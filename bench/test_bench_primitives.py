@@ -5,7 +5,8 @@ own cost per call does not count; divide by N.
 """
 
 import pytest
-from operations import Case, cases, compile_loop
+from cases import cases
+from operations import Case, compile_loop
 
 CASES = cases()
 
