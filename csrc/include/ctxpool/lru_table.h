@@ -407,6 +407,11 @@ cxp_lru_prefault(cxp_lru_table *t)
         return;
     memset(t->entries, 0, t->allocated * sizeof *t->entries);
     memset(t->slots, 0, ((size_t)t->mask + 1) * sizeof *t->slots);
+    if (!t->due)
+        return;
+    memset(t->due, 0, t->allocated * sizeof *t->due);
+    memset(t->heap, 0, t->allocated * sizeof *t->heap);
+    memset(t->place, 0, t->allocated * sizeof *t->place);
 }
 
 /* Room for one more. */

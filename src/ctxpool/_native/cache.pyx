@@ -6,7 +6,7 @@ Its critical section is on the cache itself, against any other call on it.
 """
 
 cimport cython
-from cpython.object cimport PyTypeObject
+from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
@@ -15,10 +15,21 @@ from ctxpool._native.lru_cache cimport (
 )
 
 import time
+from types import MethodDescriptorType
 
 from .. import _cache_support as support
 
 __all__ = ["Cache"]
+
+cdef extern from "Python.h":
+    ctypedef struct PyMethodDef:
+        pass
+    ctypedef struct PyMethodDescrObject:
+        PyMethodDef *d_method
+    ctypedef struct Type "PyTypeObject":
+        PyObject *tp_dict
+    object PyDescr_NewMethod(PyTypeObject *type, PyMethodDef *method)
+    void PyType_Modified(PyTypeObject *type)
 
 cdef object monotonic = time.monotonic
 
@@ -168,3 +179,20 @@ cdef class Cache(LRUCache):
 (<PyTypeObject *>Cache).tp_clear = (<PyTypeObject *>LRUCache).tp_clear
 (<PyTypeObject *>Cache).tp_dealloc = (<PyTypeObject *>LRUCache).tp_dealloc
 vars(Cache)["__signature__"].owner = Cache
+
+
+cdef int own_methods() except -1:
+    """Make inherited methods Cache's own: the interpreter's quick call of a method in C
+    is for instances of the very type that it was made for, and saves 10 ns."""
+    cdef dict names = <dict>(<Type *>Cache).tp_dict
+    for name, method in vars(LRUCache).items():
+        # popitem: were it another here than there, it would count as overridden.
+        if (type(method) is MethodDescriptorType and name not in names
+                and name != "popitem"):
+            names[name] = PyDescr_NewMethod(
+                <PyTypeObject *>Cache, (<PyMethodDescrObject *>method).d_method)
+    PyType_Modified(<PyTypeObject *>Cache)
+    return 0
+
+
+own_methods()

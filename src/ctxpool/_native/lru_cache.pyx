@@ -212,7 +212,9 @@ cdef int set_bound(LRUCache self, maxsize) except -1:
 cdef int take_memory(LRUCache self) except -1:
     cdef int failed
     with cython.critical_section(self):
-        failed = cxp_lru_reserve(&self.table, self.capacity)
+        failed = self.seconds > 0 and cxp_lru_use_due(&self.table)
+        if not failed:
+            failed = cxp_lru_reserve(&self.table, self.capacity)
         if not failed:
             cxp_lru_prefault(&self.table)
             if self.table.policy != NULL:
