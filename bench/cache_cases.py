@@ -18,15 +18,18 @@ __all__ = ["KINDS", "OPERATIONS", "Ring", "cases", "keys", "shuffled"]
 KINDS = ("str", "int", "random int", "bytes", "tuple")
 
 # Operation: the attribute of a Ring that feeds it. In this order: the last two put
-# other keys into the cache than those it was filled with.
+# other keys into the cache than those it was filled with. In "zipf 90/10" nine of ten
+# requests read and one stores, and all find their key; a read-through stores what it
+# does not find, for which a dict, without a bound, has no need after a while.
 OPERATIONS = {
     "hit c[k]": "shuffled",
     "hit get": "shuffled",
     "equal-copy key": "copies",
     "miss get": "absent",
     "overwrite": "shuffled",
+    "zipf 90/10": "tens",
     "insert + evict": "fresh",
-    "zipf": "zipf",
+    "zipf read-through": "zipf",
 }
 
 
@@ -103,8 +106,17 @@ class Ring:
     def zipf(self) -> list[Any]:
         """Requests of which about 90 % hit a cache of a thousand, and more hit larger
         ones."""
+        return self._drawn(self.all)
+
+    @cached_property
+    def tens(self) -> list[tuple[Any, ...]]:
+        """Requests for `own`, by ten."""
+        drawn = self._drawn(self.own)
+        return list(zip(*(drawn[i::10] for i in range(10)), strict=True))
+
+    def _drawn(self, keys: list[Any]) -> list[Any]:
         ranks = np.random.default_rng(1).zipf(1.35, max(200_000, 2 * self.size))
-        return [self.all[rank % len(self.all)] for rank in ranks.tolist()]
+        return [keys[rank % len(keys)] for rank in ranks.tolist()]
 
 
 def cases(
@@ -133,7 +145,8 @@ def cases(
                 else f"ring.{OPERATIONS[operation]}",
                 ops=min(100_000, max(20_000, ring.size // 2)),
                 # So many requests make room for what is asked for often.
-                warm=ring.size if operation == "zipf" else 0,
+                warm=ring.size if operation == "zipf read-through" else 0,
+                per=10 if operation == "zipf 90/10" else 1,
                 side="pooled" if contender.side == "ours" else "unpooled",
                 given=given(contender),
             )

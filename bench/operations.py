@@ -31,7 +31,8 @@ class Case:
     statement: str
     setup: str = ""
     feed: str = "[0]"
-    ops: int = 20_000  # in one timed loop
+    ops: int = 20_000  # statements in one timed loop
+    per: int = 1  # operations in the statement
     warm: int = 0  # in the first one, which is not counted, if more
     side: str = "unpooled"
     # Objects that the statement may use, made when the loop is compiled.
@@ -287,6 +288,7 @@ def measure(
     loops = {case.name: compile_loop(case) for case in group}
     counts = {case.name: max(case.ops, case.warm) for case in group}
     most = {case.name: case.ops for case in group}
+    per = {case.name: case.per for case in group}
     empty = compile_loop(control(group[0]))
     ops = max(most.values())
     figures: dict[str, list[float]] = {name: [] for name in loops}
@@ -299,7 +301,7 @@ def measure(
             if subtract:
                 start = time.perf_counter_ns()
                 empty(ops)
-                base = min(base, (time.perf_counter_ns() - start) / ops)
+                base = min(base, (time.perf_counter_ns() - start) / ops / group[0].per)
             turn = round_ % len(names)
             for name in names[turn:] + names[:turn]:
                 loop, n = loops[name], counts[name]
@@ -307,7 +309,7 @@ def measure(
                 loop(n)
                 taken = (time.perf_counter_ns() - start) / n
                 if round_:
-                    figures[name].append(taken)
+                    figures[name].append(taken / per[name])
                 else:
                     counts[name] = max(100, int(min(most[name], longest / taken)))
     finally:
