@@ -161,7 +161,8 @@ cxp_markov_push(cxp_markov_place *at, uint32_t order, uint32_t id)
 {
     if (at->length >= order) {
         at->length = order - 1;
-        memmove(at->recent, at->recent + 1, (order - 1) * sizeof id);
+        for (uint32_t i = 1; i < order; i++)
+            at->recent[i - 1] = at->recent[i];
     }
     at->recent[at->length++] = id;
     for (uint32_t k = at->length; k; k--)
@@ -190,9 +191,11 @@ cxp_markov_find_(const cxp_markov_level *level, const cxp_markov_place *at)
          p = (p + 1) & level->mask) {
         if (level->slots[p].tag != tag)
             continue;
-        uint32_t c = level->slots[p].context;
-        if (!memcmp(cxp_markov_name(cxp_markov_at_(level, c)), name,
-                    size * sizeof *name))
+        uint32_t c = level->slots[p].context, same = 0;
+        const uint32_t *its = cxp_markov_name(cxp_markov_at_(level, c));
+        while (same < size && its[same] == name[same])
+            same++;
+        if (same == size)
             return c;
     }
     return 0;
@@ -465,6 +468,9 @@ static inline uint32_t
 cxp_markov_where_(const uint32_t *ids, uint32_t n, uint32_t id)
 {
     uint32_t i = 0;
+    while (i + 4 <= n && !((ids[i] == id) | (ids[i + 1] == id) | (ids[i + 2] == id) |
+                           (ids[i + 3] == id)))
+        i += 4;
     while (i < n && ids[i] != id)
         i++;
     return i;
@@ -507,13 +513,12 @@ cxp_markov_count_(cxp_markov *m, cxp_markov_level *level, cxp_markov_context *co
         at = context->followers++;
         cxp_markov_use(m, id);
     }
-    uint32_t to = at;
-    while (to && counts[to - 1] <= count)
-        to--;
-    memmove(ids + to + 1, ids + to, (at - to) * sizeof *ids);
-    memmove(counts + to + 1, counts + to, at - to);
-    ids[to] = id;
-    counts[to] = (uint8_t)count;
+    for (; at && counts[at - 1] <= count; at--) {
+        ids[at] = ids[at - 1];
+        counts[at] = counts[at - 1];
+    }
+    ids[at] = id;
+    counts[at] = (uint8_t)count;
     context->total++;
     if (context->total >= CXP_MARKOV_MOST)
         cxp_markov_halve_(m, level, context);
