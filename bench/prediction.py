@@ -180,7 +180,9 @@ def print_latency(length: int, report: list[Any]) -> None:
         waits, stats = latency(keys, True, load, think)
         learned = length // 2  # and what it saves once it has seen the keys
         less = 1 - statistics.fmean(waits) / statistics.fmean(without)
-        late = 1 - statistics.fmean(waits[learned:]) / statistics.fmean(without[learned:])
+        late = 1 - statistics.fmean(waits[learned:]) / statistics.fmean(
+            without[learned:]
+        )
         report.append(
             {"reads": kind, "less": less, "less_later": late, **vars_of(stats)}
         )

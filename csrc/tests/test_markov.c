@@ -160,8 +160,8 @@ test_save_and_load(void)
     CHECK(begin(&copy, 3, 20, 5) == 0);
     for (uint32_t id = 1; id <= m.keys.high; id++)
         if (m.keys.entries[id].key) {
-            ids[keys] = cxp_markov_add(&copy, m.keys.entries[id].key,
-                                       m.keys.entries[id].tag);
+            ids[keys] =
+                cxp_markov_add(&copy, m.keys.entries[id].key, m.keys.entries[id].tag);
             cxp_markov_use(&copy, ids[keys++]);
         }
     CHECK(cxp_markov_load(&copy, saved, length, ids, keys) == 0);
@@ -178,7 +178,8 @@ test_save_and_load(void)
         for (uint32_t k = 0; k < keys; k++)
             cxp_markov_use(&copy, ids[k]);
         memcpy(resaved, saved, length * sizeof *saved);
-        resaved[below((uint32_t)length)] = below(2) ? below(300) : UINT32_MAX - below(3);
+        resaved[below((uint32_t)length)] =
+            below(2) ? below(300) : UINT32_MAX - below(3);
         (void)cxp_markov_load(&copy, resaved, length - below(3), ids, keys);
         for (uint32_t k = 0; k < keys; k++)
             cxp_markov_release(&copy, ids[k]);

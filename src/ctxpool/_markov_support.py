@@ -45,8 +45,7 @@ def priors(order: int) -> tuple[bytes, bytes]:
     for total in STEPS:
         for share in range(SHARES):
             hits.append(TRUST * (share + 5) / 16 * total / (total + 1))
-    for total in STEPS:
-        hits.extend([TRUST * 0.25] * FOLLOWERS)
+    hits.extend([TRUST * 0.25] * RESTS)
     for total in STEPS:
         for followers in range(1, FOLLOWERS + 1):
             hits.append(TRUST * total / (total + followers))

@@ -33,7 +33,14 @@ def test_probe(impl: Any, probe: str) -> None:
     if probe == "fork" and not hasattr(os, "fork"):
         pytest.skip("no fork here")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", SCRIPT, impl.backend, probe],
+        [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            SCRIPT,
+            impl.backend,
+            probe,
+        ],
         capture_output=True,
         text=True,
         timeout=100,

@@ -18,7 +18,7 @@ from ctxpool.caches import PredictiveCache, Prefetcher
 
 
 class Slow:
-    """A load of a second, on clocks that nothing else moves: each thread has its own."""
+    """A load of a second, by clocks that nothing else moves, one for each thread."""
 
     def __init__(self) -> None:
         self.clocks: dict[int, float] = {}

@@ -1,4 +1,4 @@
-# ruff: noqa: B023 (closures in loops are the probes)
+# ruff: noqa: B023, F821, PT017, SIM105 (closures in loops are the probes)
 """One hostile probe of MarkovModel.
 
 markov_hostile.py BACKEND PROBE[,PROBE...]: exits 0 when it held.

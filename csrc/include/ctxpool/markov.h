@@ -52,8 +52,8 @@
 #define CXP_MARKOV_MAX_ORDER 8
 #define CXP_MARKOV_MOST      255 /* of a context's counts: at it all are halved */
 #define CXP_MARKOV_MEMORY    1000.0
-#define CXP_MARKOV_FAINT     0.01 /* left to shorter contexts, when they are not asked */
-#define CXP_MARKOV_LISTED    UINT32_MAX /* the end of the list of the unused */
+#define CXP_MARKOV_FAINT  0.01 /* left to shorter contexts, when they are not asked */
+#define CXP_MARKOV_LISTED UINT32_MAX /* the end of the list of the unused */
 
 enum {
     CXP_MARKOV_STEPS = 11,
@@ -432,8 +432,7 @@ cxp_markov_kinds_(cxp_markov_rate *base, uint32_t total, uint32_t first,
                   uint32_t followers, cxp_markov_rate **rest)
 {
     uint32_t step = cxp_markov_step_(total);
-    uint32_t many =
-        followers < CXP_MARKOV_FOLLOWERS ? followers : CXP_MARKOV_FOLLOWERS;
+    uint32_t many = followers < CXP_MARKOV_FOLLOWERS ? followers : CXP_MARKOV_FOLLOWERS;
     *rest = base + CXP_MARKOV_LEADS + step * CXP_MARKOV_FOLLOWERS + many - 1;
     if (3 * first < total) {
         *rest += CXP_MARKOV_RESTS;
@@ -580,10 +579,10 @@ cxp_markov_record(cxp_markov *m, uint32_t id, uint32_t own)
         const uint32_t *ids = cxp_markov_followers(m, level, context);
         at = cxp_markov_where_(ids, n, id);
         if (n) {
-            cxp_markov_rate *rest, *lead = cxp_markov_kinds_(
-                                       m->rates + CXP_MARKOV_RATES * (2 * k + !!count),
-                                       context->total,
-                                       *cxp_markov_counts(level, context), n, &rest);
+            cxp_markov_rate *rest,
+                *lead = cxp_markov_kinds_(
+                    m->rates + CXP_MARKOV_RATES * (2 * k + !!count), context->total,
+                    *cxp_markov_counts(level, context), n, &rest);
             if (!lead)
                 cxp_markov_try_(rest, at < n);
             else if (!at)
@@ -711,7 +710,8 @@ cxp_markov_predict(cxp_markov *m, const cxp_markov_place *at, uint32_t n)
             qsort(out, count, sizeof *out, cxp_markov_by_chance_);
         return count < n ? count : n;
     }
-    uint32_t ranked = 0; /* out[0..ranked) is in order, and holds the likeliest so far */
+    uint32_t ranked =
+        0; /* out[0..ranked) is in order, and holds the likeliest so far */
     for (uint32_t i = 0; i < count && n; i++) {
         cxp_markov_guess guess = out[i];
         if (ranked == n && !(guess.chance > out[n - 1].chance))
@@ -873,7 +873,8 @@ cxp_markov_check_level_(const cxp_markov *m, const cxp_markov_level *level,
          prev = c, c = cxp_markov_at_(level, c)->next)
         if (++listed > level->used || cxp_markov_at_(level, c)->prev != prev)
             return 1;
-    if (level->size && (listed != level->used || cxp_markov_at_(level, 0)->prev != prev))
+    if (level->size &&
+        (listed != level->used || cxp_markov_at_(level, 0)->prev != prev))
         return 1;
     for (uint32_t c = 1; c <= level->used; c++) {
         const cxp_markov_context *context = cxp_markov_at_(level, c);

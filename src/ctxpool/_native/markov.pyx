@@ -10,9 +10,8 @@ and whole models that are replaced, die after the section.
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy
 
 import os
 import weakref
@@ -74,7 +73,7 @@ cdef int begin(cxp_markov *m, uint32_t order, uint32_t contexts,
                        <const double *><const char *>hits,
                        <const double *><const char *>tries):
         raise MemoryError(
-            f"no memory for {order} times {contexts} contexts of {successors} successors"
+            f"no memory for {order} x {contexts} contexts of {successors} successors"
         )
     return 0
 
@@ -139,7 +138,8 @@ Learns a sequence of keys while it goes on, and predicts the next ones.
     order : int, optional
         The longest context, in keys: 1 to 8.
     contexts : int, optional
-        Most contexts of each length; the least recently used are forgotten.
+        Most contexts of each length; the least recently used are forgotten. A loop of
+        more keys than that is forgotten before it comes round.
     successors : int, optional
         Most keys that a context remembers as its followers: 1 to 128.
     features : callable, optional
@@ -168,8 +168,8 @@ Learns a sequence of keys while it goes on, and predicts the next ones.
     prediction.
 
     **Thread-safety**: each single call is atomic, but for :meth:`train` and, with
-    *features*, :meth:`follow`. Keys are compared inside it, so an ``__eq__`` that blocks
-    will block others; it may use the model itself.
+    *features*, :meth:`follow`. Keys are compared inside it, so an ``__eq__`` that
+    blocks will block others; it may use the model itself.
 
     Examples
     --------

@@ -72,7 +72,8 @@ class MarkovModel:
     order : int, optional
         The longest context, in keys: 1 to 8.
     contexts : int, optional
-        Most contexts of each length; the least recently used are forgotten.
+        Most contexts of each length; the least recently used are forgotten. A loop of
+        more keys than that is forgotten before it comes round.
     successors : int, optional
         Most keys that a context remembers as its followers: 1 to 128.
     features : callable, optional
@@ -101,8 +102,8 @@ class MarkovModel:
     prediction.
 
     **Thread-safety**: each single call is atomic, but for :meth:`train` and, with
-    *features*, :meth:`follow`. Keys are compared inside it, so an ``__eq__`` that blocks
-    will block others; it may use the model itself.
+    *features*, :meth:`follow`. Keys are compared inside it, so an ``__eq__`` that
+    blocks will block others; it may use the model itself.
 
     Examples
     --------
@@ -115,6 +116,10 @@ class MarkovModel:
     ('c', True)
     """
 
+    # Symbols by the hashes of their keys: what is in there changes only together with
+    # the version. The unused are so, or were for a moment.
+    _symbols: dict[int, list[_Symbol]]
+    _unused: list[_Symbol]
     __slots__ = (
         "__weakref__",
         "_contexts",
@@ -147,7 +152,8 @@ class MarkovModel:
             raise TypeError(f"features must be callable, not {features!r}")
         if not hasattr(self, "_lock"):
             self._lock = new_rlock()  # all the others
-            self._symbols, self._unused, self._version = {}, [], 0
+            self._symbols = {}
+            self._unused, self._version = [], 0
         with self._lock:
             self._features = features
             old = self._forget(order, contexts, successors)
@@ -157,10 +163,7 @@ class MarkovModel:
         """Begin anew; what there was, to die outside the lock."""
         old = self._symbols, self._unused
         self._order, self._contexts, self._successors = order, contexts, successors
-        # Symbols by the hashes of their keys; what is in there changes only together
-        # with the version.
-        self._symbols: dict[int, list[_Symbol]] = {}
-        self._unused: list[_Symbol] = []  # or so they were for a moment
+        self._symbols, self._unused = {}, []
         self._version += 1
         self._root = _Context()
         # By length; the least recently used first.
@@ -184,7 +187,8 @@ class MarkovModel:
                 if same:
                     return symbol
             else:
-                return None
+                break
+        return None
 
     def _intern(self, key: Any, hash_: int) -> _Symbol:
         symbol = self._find(key, hash_)
@@ -416,7 +420,8 @@ class MarkovModel:
     # ---- Learning: no foreign code runs below ----
 
     def _learn(self, symbol: _Symbol, own: _Symbol) -> None:
-        recent, visited = self._recent, []
+        recent = self._recent
+        visited: list[_Context] = []
         missing = escaped = 0
         for size in range(len(recent), -1, -1):
             if size:
