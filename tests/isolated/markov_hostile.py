@@ -362,7 +362,8 @@ def memory_is_flat():
     before = me.memory_info().rss
     for _ in range(12):
         work()
-    assert me.memory_info().rss - before < 6 << 20
+    if "asan" not in os.environ.get("LD_PRELOAD", ""):  # it keeps what was freed
+        assert me.memory_info().rss - before < 6 << 20
 
 
 def interpreter_exit():
