@@ -20,6 +20,7 @@ MODULES["lru_cache"] = ["LRUCache"]
 MODULES["cache"] = ["Cache"]
 MODULES["cached_function"] = ["CachedFunction"]
 MODULES["lazy_proxy"] = ["LazyProxy"]
+MODULES["markov"] = ["MarkovModel"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,6 +15,7 @@ CLASSES = [
     "CachedFunction",
     "LRUCache",
     "LazyProxy",
+    "MarkovModel",
     "TokenWindow",
 ]
 PROTOCOLS = [

@@ -22,6 +22,7 @@ ENGINE = [
     "CachedFunction",
     "LRUCache",
     "LazyProxy",
+    "MarkovModel",
     "TokenWindow",
 ]
 

@@ -22,6 +22,7 @@ BASE, ENGINE, FACADE, ROOM, CLI = range(5)
 SHARED = ["_arguments", "_waiting", "_cache_support", "_pickling", "_unraisable"]
 SHARED += ["_function_support"]
 SHARED += ["_lazy_support"]
+SHARED += ["_markov_support"]
 LAYERS = {
     **dict.fromkeys(["errors", "stats", "sizes", "_include", *SHARED], BASE),
     **dict.fromkeys(["_native", "_pure"], ENGINE),

@@ -15,7 +15,8 @@ import ctxpool
 assert ctxpool.backend == sys.argv[1], ctxpool.backend
 data = sys.stdin.buffer.read()
 if data:
-    window, cache, *more = pickle.loads(data)
+    window, cache, model, *more = pickle.loads(data)
+    assert type(model) is ctxpool.MarkovModel
     assert [(c.policy, c.by_recency()) for c in more] == [
         ("s3fifo", [0, 4, 5]), ("sieve", [0, 4, 5]), ("lfu", [4, 5, 0])], more
     assert type(window) is ctxpool.TokenWindow and type(cache) is ctxpool.LRUCache
@@ -25,17 +26,21 @@ else:
     cache = ctxpool.LRUCache(10, len)
     cache["a"], cache["b"] = "xx", "yyy"
     cache["a"]
+    model = ctxpool.MarkovModel(2, 100, 5)
+    model.train("abracadabra" * 9)
     more = [ctxpool.Cache(3, policy) for policy in ("s3fifo", "sieve", "lfu")]
     for key in (0, 0, 0, 1, 2, 3, 4, 5):
         for each in more:
             each.setdefault(key, key)
-for each in more:
+for each in (model, *more):
     each.check()
+assert model.predict(1, "br")[0][0] == "a", model.predict(3, "br")
+assert len(model) == 13, len(model)
 assert list(window) == [1, 2, 3] and window.position == 3, window
 assert cache.by_recency() == ["b", "a"] and list(cache.items()) == [
     ("a", "xx"), ("b", "yyy")], cache
 assert cache.currsize == 5 and type(cache.currsize) is int, cache.currsize
-sys.stdout.buffer.write(b"PICKLE" + pickle.dumps((window, cache, *more)))
+sys.stdout.buffer.write(b"PICKLE" + pickle.dumps((window, cache, model, *more)))
 """
 
 

@@ -7,6 +7,7 @@ The engine, each of it native with a pure-Python twin of the same behaviour:
 - :class:`LRUCache`: a mapping with a bound; :class:`Cache`: one with other policies
   than LRU.
 - :class:`LazyProxy`: an object loaded when it is first used.
+- :class:`MarkovModel`: learns the order of keys, and predicts the next ones.
 
 Decorators over the caches: :func:`lru_cache`, :func:`ttl_cache`, :func:`cached_method`.
 
@@ -24,6 +25,7 @@ from ._backend import (
     CachedFunction,
     LazyProxy,
     LRUCache,
+    MarkovModel,
     TokenWindow,
     backend,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "LRUCache",
     "LRUCacheStats",
     "LazyProxy",
+    "MarkovModel",
     "TokenWindow",
     "TokenWindowStats",
     "__version__",

@@ -18,6 +18,7 @@ __all__ = [
     "CachedFunction",
     "LRUCache",
     "LazyProxy",
+    "MarkovModel",
     "TokenWindow",
     "backend",
 ]
@@ -29,6 +30,7 @@ _EXTENSIONS = (
     "cached_function",
     "lazy_proxy",
     "lru_cache",
+    "markov",
     "token_window",
 )
 
@@ -56,6 +58,7 @@ if TYPE_CHECKING or _pure:
     from ._pure.cached_function import CachedFunction
     from ._pure.lazy_proxy import LazyProxy
     from ._pure.lru_cache import LRUCache
+    from ._pure.markov import MarkovModel
     from ._pure.token_window import TokenWindow
 
     backend = "pure"
@@ -66,6 +69,7 @@ else:
         from ._native.cached_function import CachedFunction
         from ._native.lazy_proxy import LazyProxy
         from ._native.lru_cache import LRUCache
+        from ._native.markov import MarkovModel
         from ._native.token_window import TokenWindow
 
         backend = "native"
@@ -88,8 +92,9 @@ else:
         from ._pure.cached_function import CachedFunction
         from ._pure.lazy_proxy import LazyProxy
         from ._pure.lru_cache import LRUCache
+        from ._pure.markov import MarkovModel
         from ._pure.token_window import TokenWindow
 
         backend = "pure"
 
-publish(Cache, LRUCache, TokenWindow)
+publish(Cache, LRUCache, MarkovModel, TokenWindow)

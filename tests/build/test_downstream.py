@@ -71,3 +71,13 @@ def test_table_from_c(native, built: Path) -> None:
     assert run(native, built, script) == [9_900, 0, 0]
     script = "print(json.dumps(downstream.evictions(100, 10_000, 101)))"
     assert run(native, built, script) == [0, 9_900, 0]
+
+
+def test_model_from_c(native, built: Path) -> None:
+    script = """
+import ctxpool
+model = ctxpool.MarkovModel(2)
+known = downstream.learn(model, "abc" * 10)
+print(json.dumps([known, len(model), model.predict(1)[0][0]]))
+"""
+    assert run(native, built, script) == [6, 6, "a"]

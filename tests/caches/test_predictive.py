@@ -18,19 +18,22 @@ from ctxpool.caches import PredictiveCache, Prefetcher
 
 
 class Slow:
-    """A load on a clock of its own: each takes 1 s, but if somebody else waited."""
+    """A load of a second, by clocks that nothing else moves, one for each thread."""
 
     def __init__(self) -> None:
-        self.now = 0.0
-        self.keys: list[Any] = []
-        self.foreground = threading.get_ident()
+        self.clocks: dict[int, float] = {}
 
     def __call__(self, key: Any) -> Any:
-        self.keys.append(key)
-        time.sleep(0.0002)
-        if threading.get_ident() == self.foreground:
-            self.now += 1.0
+        self.clocks[threading.get_ident()] = self.timer() + 1.0
         return ("value", key)
+
+    def timer(self) -> float:
+        return self.clocks.get(threading.get_ident(), 0.0)
+
+
+def slow_cache(size: int, **options: Any) -> PredictiveCache:
+    load = Slow()
+    return PredictiveCache(load, size, timer=load.timer, **options)
 
 
 class Told:
@@ -59,7 +62,7 @@ def zipf(length: int) -> list[int]:
 
 
 def test_a_loop_longer_than_the_cache_is_served_ahead() -> None:
-    with PredictiveCache(Slow(), cache_size=20) as cache:
+    with slow_cache(20) as cache:
         run(cache, list(range(60)) * 15)
         stats = cache.stats()
         assert stats.enabled
@@ -76,7 +79,7 @@ def test_wrong_guesses_evict_nothing() -> None:
     keys = zipf(1500) + list(range(50)) * 10 + zipf(500)
     plain = LRUCache(40)
     hits = 0
-    with PredictiveCache(Slow(), cache_size=40, confidence=0) as cache:
+    with slow_cache(40, confidence=0) as cache:
         for key in keys:
             hits += key in plain
             plain.get(key)
@@ -88,9 +91,8 @@ def test_wrong_guesses_evict_nothing() -> None:
 
 
 def test_independent_draws_switch_it_off_and_a_loop_on_again() -> None:
-    load = Slow()
     model = Told((-1, 0.9), (-2, 0.05))
-    with PredictiveCache(load, 10, model=model, window=32, probation=2) as cache:
+    with slow_cache(10, model=model, window=32, probation=2) as cache:
         assert cache.stats().enabled
         for key in range(1000):
             model.chances = [(-key - 1, 0.9)]  # always wrong
@@ -111,7 +113,7 @@ def test_independent_draws_switch_it_off_and_a_loop_on_again() -> None:
 
 
 def test_zipf_draws_load_next_to_nothing_in_vain() -> None:
-    with PredictiveCache(Slow(), 100, window=64) as cache:
+    with slow_cache(100, window=64) as cache:
         for key in zipf(4000):
             cache.get(key)
         cache.prefetcher.flush()
@@ -154,6 +156,120 @@ def test_a_read_joins_the_load_under_way() -> None:
         threading.Timer(0.02, go.set).start()
         assert cache.get("next") == "next"
     assert calls == ["first", "next"]
+
+
+def test_a_read_waits_for_no_load_that_has_not_begun() -> None:
+    begun, go = threading.Event(), threading.Event()
+    calls: list[Any] = []
+
+    def load(key: Any) -> Any:
+        calls.append(key)
+        if key == "slow":
+            begun.set()
+            go.wait(30)
+        return key
+
+    model = Told(("slow", 0.9), ("next", 0.8))
+    with PredictiveCache(load, 10, model=model, workers=1) as cache:
+        cache.get("first")
+        assert begun.wait(30)
+        planned = threading.Event()
+        cache.prefetcher._wake.put(planned)
+        assert planned.wait(30)  # and both loads are under way, by one worker
+        assert cache.get("next") == "next"
+        assert not go.is_set()
+        go.set()
+        assert cache.prefetcher.flush()
+        stats = cache.stats()
+    assert sorted(calls) == ["first", "next", "slow"]
+    assert stats.loads == 1
+    assert stats.misses == 2
+
+
+@pytest.mark.parametrize("where", ["record", "predict", "cost", "size", "pressure"])
+def test_a_read_waits_for_no_planner(where: str) -> None:
+    """Whatever the model or a callable takes long for: reads go on."""
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> float:
+        begun.set()
+        go.wait(30)
+        return 0.0
+
+    class Model(Told):
+        def record(self, key: Hashable) -> None:
+            if where == "record":
+                slow()
+
+        def predict(self, n: int) -> list[tuple[Any, float]]:
+            if where == "predict":
+                slow()
+            return super().predict(n)
+
+    options: Any = {where: slow} if where in ("cost", "size", "pressure") else {}
+    model = Model(("next", 0.9))
+    with PredictiveCache(str.upper, 10, model=model, **options) as cache:
+        cache.get("first")
+        assert begun.wait(30)
+        assert [cache.get(key) for key in ("a", "b", "a")] == ["A", "B", "A"]
+        cache.put("c", "mine")
+        assert cache.get("c") == "mine"
+        assert cache.invalidate("a")
+        assert not go.is_set()
+        go.set()
+
+
+def earned(keys: list[Any], size: int = 20) -> tuple[float, Any]:
+    """By how much less the reads wait."""
+    load = Slow()
+    cache = PredictiveCache(load, size, window=64, timer=load.timer)
+    with cache:
+        run(cache, keys)
+        stats = cache.stats()
+    plain, misses = LRUCache(size), 0
+    for key in keys:
+        misses += key not in plain
+        plain.get(key)
+        plain[key] = None
+    assert load.timer() == stats.misses
+    assert stats.hit_rate_without == pytest.approx(1 - misses / len(keys))
+    assert stats.latency_without == pytest.approx(misses / len(keys), rel=0.01)
+    assert stats.latency_without >= stats.latency
+    return 1 - load.timer() / misses, stats
+
+
+def test_sequences_earn() -> None:
+    rng = random.Random(5)
+    files = [[rng.randrange(10**6) for _ in range(12)] for _ in range(30)]
+    read = [key for _ in range(100) for key in rng.choice(files)]
+    less, stats = earned(read)
+    assert 0.46 < less < 0.95
+    assert stats.enabled
+    assert stats.used > 4 * stats.wasted
+    less, _ = earned(list(range(60)) * 12)
+    assert less > 0.85
+
+
+def test_independent_draws_lose_nothing() -> None:
+    less, stats = earned(zipf(1500), size=100)
+    assert less > -0.01
+    assert stats.wasted < 0.1 * stats.accesses
+
+
+def test_features_of_the_cache() -> None:
+    """One user's pages follow each other, whatever the others read between."""
+    seen: list[Any] = []
+
+    def features(key: Any) -> Any:
+        seen.append(key)
+        return key[1]
+
+    with slow_cache(10, features=features) as cache:
+        run(cache, [(user, page) for user in range(9) for page in range(5)])
+        assert cache.stats().accesses == 45
+    assert seen
+    with pytest.raises(TypeError, match="features must be callable"):
+        PredictiveCache(str, features=5)
 
 
 def test_what_is_out_of_date_is_not_served() -> None:

@@ -108,6 +108,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+class _Flight(threading.Event):
+    """A load ahead in a thread; set when it is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._claim = threading.Lock()
+
+    def claimed(self) -> bool:
+        """Whether the caller is the first to ask: to load it, or to see it dropped."""
+        return self._claim.acquire(blocking=False)
+
+
 def _planner(prefetcher: Callable[[], Any], wake: SimpleQueue[Any]) -> None:
     while (note := wake.get()) is not MISSING:
         alive = prefetcher()
@@ -270,6 +282,7 @@ class Prefetcher:
         """What was loaded ahead for *key*, to be kept by the caller, or *default*.
 
         A load of it that is under way is waited for: it is done sooner than a new one.
+        One that waits for a worker is dropped.
 
         Raises
         ------
@@ -280,6 +293,8 @@ class Prefetcher:
             raise TypeError("load is a coroutine function: await atake()")
         flight = self._flights.get(key)
         if flight is not None:
+            if flight.claimed():
+                self._land(key, flight)
             flight.wait()
         return self._probation.pop(key, (0, default))[1]
 
@@ -330,8 +345,10 @@ class Prefetcher:
         """Forget what was loaded for *key*, or is being loaded: it is out of date."""
         with self._guard:
             self.version += 1
-            self._flights.pop(key, None)
+            flight = self._flights.pop(key, None)
             self._probation.pop(key, None)
+        if isinstance(flight, _Flight) and flight.claimed():
+            flight.set()
 
     def flush(self, timeout: float | None = 10.0) -> bool:
         """Wait until the planner and its loads are done with what was recorded.
@@ -429,20 +446,29 @@ class Prefetcher:
     def _turn(self) -> None:
         while True:
             for key in self._step():
-                flight = self._flights[key] = threading.Event()
+                flight = self._flights[key] = _Flight()
                 pool = self._pool
                 try:
                     if pool is None:
                         raise RuntimeError("closed")
                     pool.submit(self._load_ahead, key, flight)
                 except RuntimeError:  # closed meanwhile, or the interpreter ends
-                    self._flights.pop(key, None)
-                    flight.set()
+                    self._land(key, flight)
             if not self._events:
                 return
             time.sleep(0)  # let a reader have the interpreter
 
-    def _load_ahead(self, key: Any, flight: threading.Event) -> None:
+    def _land(self, key: Any, flight: _Flight) -> None:
+        """The load is over, or never was."""
+        with self._guard:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+        flight.set()
+
+    def _load_ahead(self, key: Any, flight: _Flight) -> None:
+        if not flight.claimed():
+            return
+        self._begun()
         start = self._timer()
         try:
             value = self._load(key)
@@ -451,9 +477,7 @@ class Prefetcher:
         else:
             self._landed(key, flight, value, self._timer() - start)
         finally:
-            if self._flights.get(key) is flight:
-                self._flights.pop(key, None)
-            flight.set()
+            self._land(key, flight)
 
     def _plan_on_loop(self) -> None:
         self._scheduled = False
@@ -464,6 +488,7 @@ class Prefetcher:
 
     async def _aload_ahead(self, key: Any) -> None:
         flight = asyncio.current_task()
+        self._begun()
         start = self._timer()
         try:
             value = await self._load(key)
@@ -479,6 +504,10 @@ class Prefetcher:
         with self._guard:
             if self._flights.get(key) is flight:  # else discarded meanwhile
                 self._probation[key] = (self._number, value)
+
+    def _begun(self) -> None:
+        with self._guard:
+            self._loads += 1
 
     def _failed(self) -> None:
         with self._guard:
@@ -511,7 +540,6 @@ class Prefetcher:
                 self._shadow[key] = None
                 self._tried += 1
             return []
-        self._loads += len(keys)
         self._tried += len(keys)
         return keys
 

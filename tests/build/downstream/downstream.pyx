@@ -26,6 +26,7 @@ from ctxpool._native.lru_cache cimport (
     cxp_lru_table,
     cxp_lru_tag,
 )
+from ctxpool._native.markov cimport MarkovModel, cxp_markov_len
 
 
 def take_all(BlockPool pool, unsigned char value):
@@ -80,3 +81,10 @@ def evictions(uint64_t capacity, uint64_t requests, uint64_t distinct):
         sound = cxp_lru_check(&table)
         cxp_lru_fini(&table)
     return hits, evicted, sound
+
+
+def learn(MarkovModel model, keys):
+    """Record without a Python call; how many contexts are known then."""
+    for key in keys:
+        model.note(key)
+    return cxp_markov_len(&model.m)
