@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from . import _cache_support as support
 
-__all__ = ["CacheInfo", "checked", "fly", "make_key"]
+__all__ = ["CacheInfo", "bound", "checked", "fly", "make_key", "parameters"]
 
 MARK: Any = object()  # between positional and keyword arguments
 
@@ -55,9 +55,15 @@ def make_key(
 
 
 def checked(
-    function: Any, maxsize: Any, ttl: Any, key: Any, getsizeof: Any, timer: Any
-) -> tuple[Any, float | None]:
-    """*maxsize*, not below 0, and *ttl*; the others are what they must be."""
+    function: Any,
+    maxsize: Any,
+    policy: Any,
+    ttl: Any,
+    key: Any,
+    getsizeof: Any,
+    timer: Any,
+) -> tuple[Any, str, float | None]:
+    """*maxsize*, not below 0, *policy* and *ttl*; the others are what they must be."""
     if not callable(function):
         raise TypeError("the first argument must be callable")
     for name, given in (("key", key), ("getsizeof", getsizeof), ("timer", timer)):
@@ -70,7 +76,19 @@ def checked(
             )
         support.checked_number(maxsize, "maxsize")
         maxsize = max(maxsize, 0)
-    return maxsize, support.checked_ttl(ttl)
+    return maxsize, support.checked_policy(policy), support.checked_ttl(ttl)
+
+
+def parameters(
+    maxsize: Any, typed: bool, policy: str, ttl: float | None
+) -> dict[str, Any]:
+    """``cache_parameters()``: what functools tells, and what functools has not."""
+    told = {"maxsize": maxsize, "typed": typed}
+    if policy != "lru":
+        told["policy"] = policy
+    if ttl:
+        told["ttl"] = ttl
+    return told
 
 
 def bound(maxsize: Any) -> int | float:

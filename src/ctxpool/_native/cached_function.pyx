@@ -8,15 +8,19 @@ from cpython.object cimport PyObject, PyTypeObject
 import time
 from types import MethodType
 
+from .. import _cache_support
 from .. import _function_support as support
 from .._cache_support import MISSING as _MISSING
 from .._function_support import CacheInfo
+
+from .cache import Cache
 
 __all__ = ["CachedFunction"]
 
 cdef extern from "cached_function.h":
     PyObject *CXP_MARK
     void *cxp_call_cached
+    void *cxp_call_timed
     void *cxp_call_uncached
     void *cxp_call_extras
     object cxp_call_function(object function, PyObject **args, size_t nargsf,
@@ -52,6 +56,10 @@ cdef object through_cache(object self, object key, PyObject **args, size_t nargs
     return value
 
 
+cdef double read_timer(object timer) except? -1:
+    return _cache_support.checked_number(timer(), "the time that timer returns")
+
+
 cdef LRUCache cache_of(CachedFunction self):
     cdef LRUCache cache = self.cache
     if cache is None:  # the collector has cleared it
@@ -61,7 +69,7 @@ cdef LRUCache cache_of(CachedFunction self):
 
 @cython.final
 cdef class CachedFunction:
-    """CachedFunction(function, maxsize=128, typed=False, *, ttl=None, key=None,
+    """CachedFunction(function, maxsize=128, typed=False, *, policy='lru', ttl=None, key=None,
     getsizeof=None, timer=None, single_flight=False, method=False)
 --
 
@@ -80,6 +88,9 @@ A function that remembers its results: what :func:`ctxpool.lru_cache` makes.
     typed : bool
         Whether arguments of different types are different calls even where they are
         equal.
+    policy : str
+        Which result goes first instead, as of :class:`~ctxpool.Cache`: "s3fifo" hits
+        more often than LRU on most loads, and can fall far below it on some.
     ttl : float, optional
         Seconds that a result is kept.
     key : callable, optional
@@ -108,33 +119,43 @@ A function that remembers its results: what :func:`ctxpool.lru_cache` makes.
     CacheInfo(hits=1, misses=1, maxsize=100, currsize=1)
     """
 
-    def __cinit__(self, function, maxsize=128, typed=False, *, ttl=None, key=None,
-                  getsizeof=None, timer=None, single_flight=False, method=False):
-        maxsize, ttl = support.checked(function, maxsize, ttl, key, getsizeof, timer)
-        self.cache = LRUCache(support.bound(maxsize), getsizeof, ttl=ttl,
-                              timer=monotonic if timer is None else timer)
+    def __cinit__(self, function, maxsize=128, typed=False, *, policy="lru", ttl=None,
+                  key=None, getsizeof=None, timer=None, single_flight=False,
+                  method=False):
+        maxsize, policy, ttl = support.checked(function, maxsize, policy, ttl, key,
+                                               getsizeof, timer)
+        bound = support.bound(maxsize)
+        clock = monotonic if timer is None else timer
+        if policy == "lru":
+            self.cache = LRUCache(bound, getsizeof, ttl=ttl, timer=clock)
+        else:
+            self.cache = Cache(bound, policy, getsizeof, ttl=ttl, timer=clock)
         self.function = function
         self.key = key
+        self.timer = timer
         self.maxsize = maxsize
+        self.policy = policy
         self.flights = {} if single_flight else None
         self.c.function = <PyObject *>function
         self.c.cache = <PyObject *>self.cache
         self.c.key = NULL if key is None else <PyObject *>key
+        self.c.timer = NULL if timer is None else <PyObject *>timer
         self.c.table = &self.cache.table
         self.c.capacity = &self.cache.capacity
         self.c.tracked = &self.cache.tracked
         self.c.evicted = &self.cache.evicted[0]
         self.c.extras = <cxp_extras>through_cache
+        self.c.clock = <cxp_clock>read_timer
+        self.c.ttl = 0 if ttl is None else ttl
         self.c.typed = bool(typed)
         self.c.method = bool(method)
-        self.c.unbounded = maxsize is None
+        self.c.first_stays = maxsize is not None and ttl is None
         if maxsize == 0 and not single_flight:
             self.c.call = cxp_call_uncached
-        elif (ttl is None and key is None and getsizeof is None
-              and not single_flight):
-            self.c.call = cxp_call_cached
-        else:
+        elif key is not None or getsizeof is not None or single_flight:
             self.c.call = cxp_call_extras
+        else:
+            self.c.call = cxp_call_cached if ttl is None else cxp_call_timed
 
     @cython.embedsignature(False)
     def __call__(self, *args, **kwargs):
@@ -161,8 +182,9 @@ A function that remembers its results: what :func:`ctxpool.lru_cache` makes.
         cxp_forget(cache, &cache.table)
 
     def cache_parameters(self):
-        """``{"maxsize": ..., "typed": ...}``, a new dict."""
-        return {"maxsize": self.maxsize, "typed": bool(self.c.typed)}
+        """``{"maxsize": ..., "typed": ...}``, a new dict; policy and ttl if given."""
+        return support.parameters(self.maxsize, bool(self.c.typed), self.policy,
+                                  self.c.ttl)
 
     def __reduce__(self):
         return self.__qualname__

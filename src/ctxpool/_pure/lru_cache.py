@@ -3,6 +3,7 @@
 import heapq
 import sys
 import time
+from builtins import len  # someone may put a cached function, that is us, in its place
 from collections import OrderedDict
 from collections.abc import (
     Callable,

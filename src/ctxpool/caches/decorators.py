@@ -17,6 +17,7 @@ def lru_cache(
     maxsize: Any = 128,
     typed: bool = False,
     *,
+    policy: str = "lru",
     ttl: float | None = None,
     key: Callable[..., Any] | None = None,
     getsizeof: Callable[[Any], Any] | None = None,
@@ -43,7 +44,7 @@ def lru_cache(
         The most results kept; None: no bound.
     typed : bool
         Whether ``f(3)`` and ``f(3.0)`` are always different calls.
-    ttl, key, getsizeof, timer, single_flight
+    policy, ttl, key, getsizeof, timer, single_flight
         As of :class:`~ctxpool.CachedFunction`.
 
     Examples
@@ -57,6 +58,7 @@ def lru_cache(
     CacheInfo(hits=1, misses=1, maxsize=128, currsize=1)
     """
     options: dict[str, Any] = {
+        "policy": policy,
         "ttl": ttl,
         "key": key,
         "getsizeof": getsizeof,
