@@ -16,6 +16,7 @@ __all__ = [
     "BlockPool",
     "Cache",
     "CachedFunction",
+    "CachedMethod",
     "LRUCache",
     "LazyProxy",
     "TokenWindow",
@@ -53,7 +54,7 @@ backend: Literal["native", "pure"]
 if TYPE_CHECKING or _pure:
     from ._pure.block_pool import Block, BlockPool
     from ._pure.cache import Cache
-    from ._pure.cached_function import CachedFunction
+    from ._pure.cached_function import CachedFunction, CachedMethod
     from ._pure.lazy_proxy import LazyProxy
     from ._pure.lru_cache import LRUCache
     from ._pure.token_window import TokenWindow
@@ -63,7 +64,7 @@ else:
     try:
         from ._native.block_pool import Block, BlockPool
         from ._native.cache import Cache
-        from ._native.cached_function import CachedFunction
+        from ._native.cached_function import CachedFunction, CachedMethod
         from ._native.lazy_proxy import LazyProxy
         from ._native.lru_cache import LRUCache
         from ._native.token_window import TokenWindow
@@ -85,7 +86,7 @@ else:
             ) from error
         from ._pure.block_pool import Block, BlockPool
         from ._pure.cache import Cache
-        from ._pure.cached_function import CachedFunction
+        from ._pure.cached_function import CachedFunction, CachedMethod
         from ._pure.lazy_proxy import LazyProxy
         from ._pure.lru_cache import LRUCache
         from ._pure.token_window import TokenWindow

@@ -1,12 +1,24 @@
 """What both implementations of :class:`~ctxpool.CachedFunction` share."""
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import _cache_support as support
 
-__all__ = ["CacheInfo", "bound", "checked", "fly", "make_key", "parameters"]
+__all__ = [
+    "CacheInfo",
+    "bound",
+    "checked",
+    "fly",
+    "forgetting",
+    "home_name",
+    "make_key",
+    "nothing",
+    "owner_of",
+    "parameters",
+]
 
 MARK: Any = object()  # between positional and keyword arguments
 
@@ -112,3 +124,39 @@ def fly(
         cache.peek,
         cache._store_if_it_fits,
     )
+
+
+# ---- Methods ----
+
+
+def nothing() -> None:
+    """What copies and pickles have in the place of an instance's results."""
+
+
+def home_name(owner: Any, name: str = "") -> str:
+    """The attribute that has an instance's results of a method."""
+    name = f".{name}" if name else ""
+    return f"__cached_method_{getattr(owner, '__qualname__', '')}{name}"
+
+
+def owner_of(instance: Any, forget: Any, function: Any) -> weakref.ref[Any]:
+    """A weak reference to *instance*."""
+    try:
+        return weakref.ref(instance, forget)
+    except TypeError:
+        raise TypeError(
+            f"cached_method {getattr(function, '__qualname__', function)!r}: instances "
+            f"of {type(instance).__name__!r} can't be weakly referenced "
+            "(is '__weakref__' missing in __slots__?)"
+        ) from None
+
+
+def forgetting(homes: dict[Any, Any], number: int) -> Callable[[Any], None]:
+    """What is to be called when the instance of that *number* dies."""
+
+    def forget(reference: Any) -> None:
+        home = homes.get(number)
+        if home is not None and home.owner is reference:
+            homes.pop(number, None)
+
+    return forget

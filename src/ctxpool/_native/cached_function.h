@@ -220,18 +220,37 @@ cxp_call_counted(PyObject *function, PyObject *const *args, size_t nargsf,
     return result;
 }
 
-/* -1: the timer raised. Not locked. */
+/* The time of the timer that was given: -1: it raised. Without one nothing is done:
+ * the clock can be read later, under the lock. Not locked. */
 static inline int
-cxp_now(const cxp_cached *c, double *now)
+cxp_ask_timer(const cxp_cached *c, double *now)
 {
-    if (CXP_LIKELY(!c->timer)) {
-        *now = cxp_monotonic();
+    if (CXP_LIKELY(!c->timer))
         return 0;
-    }
     PyObject *timer = Py_NewRef(c->timer);
     *now = c->clock(timer);
     Py_DECREF(timer);
     return *now == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* Whether e, which is a hit, is due. The exact clock takes as long as the rest of a
+ * hit; one that the kernel sets at each of its ticks is near enough for most. */
+static inline int
+cxp_is_over(const cxp_cached *c, uint32_t e, double now)
+{
+    const cxp_lru_table *t = c->table;
+    if (!t->due_count || !t->place[e])
+        return 0;
+    if (!c->timer) {
+#ifdef CLOCK_MONOTONIC_COARSE
+        struct timespec tick;
+        clock_gettime(CLOCK_MONOTONIC_COARSE, &tick);
+        if (CXP_LIKELY(t->due[e] > (double)tick.tv_sec + 2))
+            return 0;
+#endif
+        now = cxp_monotonic();
+    }
+    return t->due[e] <= now;
 }
 
 /* Move e, which is due, to dead, which has room. Locked. */
@@ -282,8 +301,12 @@ cxp_keep(cxp_cached *c, PyObject *cache, PyObject *key, const cxp_arguments *a,
     double now = -Py_HUGE_VAL;
     uint32_t e;
     int result = 0;
-    if (c->ttl > 0 && cxp_now(c, &now))
-        return -1;
+    if (c->ttl > 0) {
+        if (cxp_ask_timer(c, &now))
+            return -1;
+        if (!c->timer)
+            now = cxp_monotonic();
+    }
     cxp_dead_init(&dead);
     /* On the cache: against any other call that uses it. */
     CXP_BEGIN(cache);
@@ -351,20 +374,20 @@ cxp_call_any(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
     cxp_lru_table *t = c->table;
     PyObject *value = NULL;
     cxp_dead dead;
-    double now = 0;
+    double now = -Py_HUGE_VAL;
     uint32_t tag, e;
     int lone = expires && cxp_is_lone(&a);
     if (CXP_UNLIKELY(lone ? cxp_key_tag(a.items[0], &tag) : cxp_arguments_tag(&a, &tag)))
         return NULL;
-    expires = expires && cxp_lru_timed(t);
-    if (expires && CXP_UNLIKELY(cxp_now(c, &now)))
-        return NULL;
-    if (expires)
+    if (expires) {
         cxp_dead_init(&dead);
+        if (cxp_lru_timed(t) && CXP_UNLIKELY(cxp_ask_timer(c, &now)))
+            return NULL;
+    }
     /* On the cache: against any other call that uses it. */
     CXP_BEGIN(c->cache);
     e = lone ? cxp_find(t, a.items[0], tag) : cxp_find_call(t, &a, tag);
-    if (expires && e && e != CXP_ERROR && cxp_lru_is_due(t, e, now)) {
+    if (expires && e && e != CXP_ERROR && CXP_UNLIKELY(cxp_is_over(c, e, now))) {
         cxp_expire(c, e, &dead);
         e = 0;
     }

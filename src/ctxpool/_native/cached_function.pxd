@@ -1,4 +1,4 @@
-"""CachedFunction for other Cython code: call it as any object."""
+"""CachedFunction and CachedMethod for other Cython code: call them as any object."""
 
 from libc.stdint cimport uint32_t, uint64_t
 from cpython.object cimport PyObject
@@ -34,5 +34,22 @@ cdef class CachedFunction:
     cdef cxp_cached c  # first: C finds it there
     cdef object function, key, timer, maxsize, policy, flights
     cdef LRUCache cache
+    cdef dict __dict__
+    cdef object __weakref__
+
+
+cdef extern from "cached_method.h":
+    ctypedef struct cxp_method:
+        void *call
+        PyObject *name
+        PyObject *homes
+        void *settle
+
+
+cdef class CachedMethod:
+    cdef cxp_method m  # first: C finds it there
+    cdef object function, make
+    cdef dict homes             # of instances without a __dict__, by address
+    cdef list names             # all that it ever had
     cdef dict __dict__
     cdef object __weakref__

@@ -1,10 +1,12 @@
 # cython: freethreading_compatible=True
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""CachedFunction: calls go to cached_function.h, the rest is here."""
+"""CachedFunction and CachedMethod: calls go to cached_function.h and cached_method.h,
+the rest is here."""
 
 cimport cython
 from cpython.object cimport PyObject, PyTypeObject
 
+import sys
 import time
 from types import MethodType
 
@@ -15,7 +17,7 @@ from .._function_support import CacheInfo
 
 from .cache import Cache
 
-__all__ = ["CachedFunction"]
+__all__ = ["CachedFunction", "CachedMethod"]
 
 cdef extern from "cached_function.h":
     PyObject *CXP_MARK
@@ -29,6 +31,17 @@ cdef extern from "cached_function.h":
     dict cxp_named(PyObject **args, size_t nargsf, PyObject *names)
     void cxp_forget(object cache, cxp_lru_table *t)
     int cxp_take_call(PyTypeObject *type, object specimen, cxp_cached *c) except -1
+
+cdef extern from "cached_method.h":
+    ctypedef PyObject *(*cxp_settler)(PyObject *, PyObject *)
+    void *cxp_call_method
+    bint cxp_houses(object instance)
+    object cxp_home_of(object self, object instance)
+    object cxp_move_in(object self, object instance, object fresh)
+    bint cxp_belongs(object home, object method, object instance)
+    int cxp_take_method(PyTypeObject *type, object specimen, cxp_method *m,
+                        PyTypeObject *home_type, object home, object one, object two,
+                        object three) except -1
 
 cdef extern from "Python.h":
     object PyVectorcall_Call(object callable, tuple args, dict kwargs)
@@ -69,8 +82,8 @@ cdef LRUCache cache_of(CachedFunction self):
 
 @cython.final
 cdef class CachedFunction:
-    """CachedFunction(function, maxsize=128, typed=False, *, policy='lru', ttl=None, key=None,
-    getsizeof=None, timer=None, single_flight=False, method=False)
+    """CachedFunction(function, maxsize=128, typed=False, *, policy='lru', ttl=None,
+    key=None, getsizeof=None, timer=None, single_flight=False, method=False)
 --
 
 A function that remembers its results: what :func:`ctxpool.lru_cache` makes.
@@ -199,3 +212,98 @@ A function that remembers its results: what :func:`ctxpool.lru_cache` makes.
 cdef CachedFunction specimen = CachedFunction(len)
 cxp_take_call(<PyTypeObject *>CachedFunction, specimen, &specimen.c)
 specimen = None
+
+
+@cython.final
+cdef class Home:
+    """What one instance has of one CachedMethod. Copies and pickles of it are None."""
+
+    cdef object method
+    cdef readonly object owner  # a weak reference: a copied __dict__ brings us elsewhere
+    cdef object cached
+
+    def __cinit__(self, method, owner, cached):
+        self.method = method
+        self.owner = owner
+        self.cached = cached
+
+    def __reduce__(self):
+        return support.nothing, ()
+
+
+cdef object settle(CachedMethod self, object instance):
+    """The home of an instance that has none yet."""
+    cdef bint houses = cxp_houses(instance)
+    cdef object number = <size_t><void *>instance, homes = self.homes
+    # The instance's own __dict__ dies with it.
+    forget = None if houses else support.forgetting(homes, number)
+    owner = support.owner_of(instance, forget, self.function)
+    fresh = Home(self, owner, self.make(self.function, method=True))
+    if houses:
+        return cxp_move_in(self, instance, fresh)
+    home = homes.setdefault(number, fresh)  # another thread may have been faster
+    if not cxp_belongs(home, self, instance):
+        homes[number] = home = fresh
+    return home
+
+
+# What the C struct borrows has to be there to the end; cycles can be broken elsewhere.
+@cython.final
+@cython.no_gc_clear
+cdef class CachedMethod:
+    """A method that remembers its results for each instance: see
+    :func:`ctxpool.cached_method`, which makes it.
+
+    Parameters
+    ----------
+    function : callable
+        The method.
+    make : callable
+        ``make(function, method=True)`` gives the cached function of an instance.
+    """
+
+    def __cinit__(self, function, make):
+        make(function, method=True)  # bad arguments are told of at once
+        self.function = function
+        self.make = make
+        self.homes = {}
+        self.names = []
+        self.m.call = cxp_call_method
+        self.m.homes = <PyObject *>self.homes
+        self.m.settle = <cxp_settler>settle
+        take_name(self, support.home_name(function))
+
+    def __set_name__(self, owner, name):
+        take_name(self, support.home_name(owner, name))
+
+    @cython.embedsignature(False)
+    def __call__(self, *args, **kwargs):
+        return PyVectorcall_Call(self, args, kwargs)
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self
+        return MethodType((<Home>cxp_home_of(self, instance)).cached, instance)
+
+    def __reduce__(self):
+        return self.__qualname__
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+cdef int take_name(CachedMethod self, name) except -1:
+    """From now on homes have this name. Calls under way may still use the former."""
+    name = sys.intern(name)
+    self.names.append(name)
+    self.m.name = <PyObject *>name
+    return 0
+
+
+cdef CachedMethod method_specimen = CachedMethod(len, lambda function, *, method: None)
+cxp_take_method(<PyTypeObject *>CachedMethod, method_specimen, &method_specimen.m,
+                <PyTypeObject *>Home, Home(1, 2, 3), 1, 2, 3)
+method_specimen = None

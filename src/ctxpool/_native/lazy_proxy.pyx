@@ -8,7 +8,7 @@ and the caller owns the proxy.
 """
 
 cimport cython
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 
 import copy
 import math
@@ -27,6 +27,9 @@ cdef extern from "lazy_proxy_impl.h":
     void cxp_set(int *flag)
     Py_hash_t cxp_hash(PyObject *target) except? -1
     int cxp_reexport(PyObject *target, Py_buffer *view, int flags) except -1
+    void *cxp_call_object
+    int cxp_take_proxy(PyTypeObject *type, object specimen,
+                       cxp_call_slot *slot) except -1
 
 cdef extern from *:
     int PyObject_SetAttr(PyObject *o, object name, object value) except -1
@@ -168,6 +171,8 @@ An object that is loaded when it is first used, and until then is not.
 
     def __cinit__(self, load):
         self.target = support.Pending(load)
+        self.slot.call = cxp_call_object
+        self.slot.object = <cxp_loader>of
 
     @staticmethod
     def is_loaded(proxy):
@@ -466,4 +471,7 @@ An object that is loaded when it is first used, and until then is not.
         return kept(self, PyNumber_InPlaceOr(of(self), <PyObject *>other))
 
 
+cdef LazyProxy specimen = LazyProxy(object)
+cxp_take_proxy(<PyTypeObject *>LazyProxy, specimen, &specimen.slot)
+specimen = None
 support.publish(LazyProxy)

@@ -1,4 +1,4 @@
-"""CachedFunction in Python, over the LRUCache in Python."""
+"""CachedFunction in Python, over the LRUCache in Python; CachedMethod over it."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from .cache import Cache
 from .locks import new_rlock
 from .lru_cache import LRUCache
 
-__all__ = ["CachedFunction"]
+__all__ = ["CachedFunction", "CachedMethod"]
 
 
 class CachedFunction:
@@ -177,3 +177,82 @@ class CachedFunction:
 # inspect shows them bare, as those of functools.
 for _method in (CachedFunction.cache_info, CachedFunction.cache_clear):
     _method.__annotations__ = {}
+
+
+class _Home:
+    """What one instance has of one CachedMethod. Copies and pickles of it are None."""
+
+    __slots__ = ("cached", "method", "owner")
+
+    def __init__(self, method: Any, owner: Any, cached: Any) -> None:
+        self.method = method
+        self.owner = owner  # a weak reference: a copied __dict__ brings us elsewhere
+        self.cached = cached
+
+    def __reduce__(self) -> Any:
+        return support.nothing, ()
+
+
+class CachedMethod:
+    """A method that remembers its results for each instance: see
+    :func:`ctxpool.cached_method`, which makes it.
+
+    Parameters
+    ----------
+    function : callable
+        The method.
+    make : callable
+        ``make(function, method=True)`` gives the cached function of an instance.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_function", "_homes", "_make", "_name")
+
+    def __init__(self, function: Callable[..., Any], make: Callable[..., Any]) -> None:
+        make(function, method=True)  # bad arguments are told of at once
+        self._function = function
+        self._make = make
+        self._name = support.home_name(function)
+        self._homes: dict[Any, Any] = {}  # of instances without a __dict__, by id
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = support.home_name(owner, name)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        if not args:
+            raise TypeError("a cached_method needs an instance")
+        return self._home(args[0]).cached(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        return MethodType(self._home(instance).cached, instance)
+
+    def _home(self, instance: Any) -> _Home:
+        homes: dict[Any, Any] = self._homes
+        name: Any = id(instance)
+        if type(instance).__dictoffset__ and not isinstance(instance, type):
+            homes, name = object.__getattribute__(instance, "__dict__"), self._name
+        home = homes.get(name)
+        if self._houses(home, instance):
+            return home  # type: ignore[no-any-return]
+        # The instance's own __dict__ dies with it.
+        own = homes is not self._homes
+        forget = None if own else support.forgetting(homes, name)
+        owner = support.owner_of(instance, forget, self._function)
+        fresh = _Home(self, owner, self._make(self._function, method=True))
+        home = homes.setdefault(name, fresh)  # another thread may have been faster
+        if not self._houses(home, instance):
+            homes[name] = home = fresh
+        return home  # type: ignore[no-any-return]
+
+    def _houses(self, home: Any, instance: Any) -> bool:
+        return type(home) is _Home and home.method is self and home.owner() is instance
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # type: ignore[attr-defined, no-any-return]
+
+    def __copy__(self) -> "CachedMethod":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "CachedMethod":
+        return self
