@@ -14,6 +14,10 @@ from ctxpool._cache_support import POLICIES
 SCRIPT = Path(__file__).parents[1] / "isolated" / "function_hostile.py"
 # With every policy: in one process, to save time; faulthandler names what crashes.
 OF_A_POLICY = [
+    # Before any thread, from whose start on 3.13t keeps classes and functions for ever.
+    "cycles",
+    "methods_misbehave",
+    "references",
     "eq_acts",
     "eq_raises",
     "hash_misbehaves",
@@ -22,15 +26,12 @@ OF_A_POLICY = [
     "key_misbehaves",
     "getsizeof_misbehaves",
     "timer_misbehaves",
-    "loader_raises_with_waiters",
-    "threads",
-    "methods_misbehave",
-    "methods_in_threads",
-    "cycles",
-    "references",
     "async_waiters",
     "async_keys_misbehave",
     "async_loops",
+    "loader_raises_with_waiters",
+    "threads",
+    "methods_in_threads",
     "interpreter_exit",
 ]
 PROBES = [*OF_A_POLICY, "recursion_of_c_alone", "fork"]

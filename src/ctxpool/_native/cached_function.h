@@ -290,8 +290,8 @@ cxp_admit(const cxp_cached *c, PyObject *key, PyObject *value, uint32_t tag, dou
 enum { CXP_DUE_PER_KEEP = 2 }; /* as LRUCache's stores */
 
 /* Keep a result; of a: NULL for a lone key. Where an entry came in the meantime, it
- * stays if c->first_stays. */
-static int
+ * stays if c->first_stays. Not inlined: a caller may be under way in many depths. */
+static __attribute__((noinline)) int
 cxp_keep(cxp_cached *c, PyObject *cache, PyObject *key, const cxp_arguments *a,
          uint32_t tag, PyObject *value)
 {
@@ -372,23 +372,22 @@ cxp_call_any(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
     cxp_cached *c = &((cxp_cached_object *)self)->c;
     cxp_arguments a = cxp_arguments_of(c, args, nargsf, names);
     cxp_lru_table *t = c->table;
-    PyObject *value = NULL;
-    cxp_dead dead;
+    PyObject *value = NULL, *old_key = NULL, *old_value = NULL;
     double now = -Py_HUGE_VAL;
     uint32_t tag, e;
     int lone = expires && cxp_is_lone(&a);
     if (CXP_UNLIKELY(lone ? cxp_key_tag(a.items[0], &tag) : cxp_arguments_tag(&a, &tag)))
         return NULL;
-    if (expires) {
-        cxp_dead_init(&dead);
-        if (cxp_lru_timed(t) && CXP_UNLIKELY(cxp_ask_timer(c, &now)))
-            return NULL;
-    }
+    if (expires && cxp_lru_timed(t) && CXP_UNLIKELY(cxp_ask_timer(c, &now)))
+        return NULL;
     /* On the cache: against any other call that uses it. */
     CXP_BEGIN(c->cache);
     e = lone ? cxp_find(t, a.items[0], tag) : cxp_find_call(t, &a, tag);
     if (expires && e && e != CXP_ERROR && CXP_UNLIKELY(cxp_is_over(c, e, now))) {
-        cxp_expire(c, e, &dead);
+        old_key = t->entries[e].key;
+        old_value = t->entries[e].value;
+        cxp_cache_remove(t, e);
+        c->evicted[CXP_EXPIRED]++;
         e = 0;
     }
     if (CXP_LIKELY(e && e != CXP_ERROR)) {
@@ -399,8 +398,10 @@ cxp_call_any(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
     } else if (!e)
         t->misses++;
     CXP_END();
-    if (expires)
-        cxp_dead_free(&dead);
+    if (expires) {
+        Py_XDECREF(old_key);
+        Py_XDECREF(old_value);
+    }
     if (CXP_UNLIKELY(!value && !e))
         return cxp_miss(c, &a, tag, args, nargsf, names);
     return value;

@@ -216,12 +216,15 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         return self
 
     def _empty(self) -> None:
+        # The heap may be the last to know a node: it dies when all else is in order.
+        old = getattr(self, "_heap", None)
         self._seq = self._token = 0
         self._data = {}
         self._order = OrderedDict()
         self._currsize = 0
         self._heap = []
         self._timed = 0
+        del old
 
     def __init__(
         self,
