@@ -209,7 +209,14 @@ def test_each_special_method_is_that_of_the_object(impl: SimpleNamespace) -> Non
     special -= {"__repr__", "__str__", "__hash__", "__bool__", "__len__", "__format__"}
     special -= {"__int__", "__float__", "__complex__", "__index__", "__bytes__"}
     special -= {"__dir__", "__fspath__", "__length_hint__", "__contains__"}
-    special -= {"__setitem__", "__delitem__", "__iter__", "__aiter__", "__await__", "__enter__"}
+    special -= {
+        "__setitem__",
+        "__delitem__",
+        "__iter__",
+        "__aiter__",
+        "__await__",
+        "__enter__",
+    }
     special -= {"__exit__", "__aenter__", "__aexit__", "__instancecheck__"}
     special -= {"__subclasscheck__", "__reversed__", "__round__"}
 
@@ -250,7 +257,7 @@ def test_calls(impl: SimpleNamespace) -> None:
 
     proxy = impl.LazyProxy(lambda: function)
     assert proxy() == ((), {})
-    assert proxy(1, *[2, 3], a=4, **{"b": 5}) == ((1, 2, 3), {"a": 4, "b": 5})
+    assert proxy(1, *[2, 3], a=4, b=5) == ((1, 2, 3), {"a": 4, "b": 5})
     assert proxy.__call__(1, a=2) == type(proxy).__call__(proxy, 1, a=2)
     assert functools.partial(proxy, 1)(2, a=3) == ((1, 2), {"a": 3})
     assert list(map(proxy, [1])) == [((1,), {})]

@@ -1,4 +1,4 @@
-# ruff: noqa: B023, SIM105 (closures in loops are the probes)
+# ruff: noqa: B023, F821 (closures in loops are the probes, and names are deleted)
 """One hostile probe of the decorators and of LazyProxy.
 
 function_hostile.py PROBE[,PROBE...] [POLICY]: exits 0 when it held. The back end is
@@ -329,7 +329,9 @@ def in_threads(count, work):
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(count)]
+    threads = [
+        threading.Thread(target=run, args=(i,), daemon=True) for i in range(count)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -504,9 +506,10 @@ def cycles():
 
 
 def references():
-    if not hasattr(sys, "getrefcount") or not getattr(
-        sys, "_is_gil_enabled", lambda: True
-    )():
+    if (
+        not hasattr(sys, "getrefcount")
+        or not getattr(sys, "_is_gil_enabled", lambda: True)()
+    ):
         return
     thing, argument = object(), ("an", "argument")
 
@@ -515,7 +518,7 @@ def references():
         def me(self, *args, **kwargs):
             return thing
 
-    proxy, loaded = LazyProxy(lambda: thing), LazyProxy(lambda: (lambda *args: thing))
+    proxy, loaded = LazyProxy(lambda: thing), LazyProxy(lambda: lambda *args: thing)
     repr(proxy), loaded()
     gc.collect()
     before = sys.getrefcount(thing), sys.getrefcount(argument)
@@ -769,7 +772,7 @@ def load_misbehaves():
         gc.collect()
         return [1, 2, 3]
 
-    for use in (len, repr, list, hash, lambda p: p.append, lambda p: p + [1]):
+    for use in (len, repr, list, hash, lambda p: p.append, lambda p: p * 2):
         holder = [LazyProxy(drops_itself)]
         swallow(TypeError, lambda: use(holder[0]))
         holder = [LazyProxy(drops_itself)]

@@ -261,7 +261,8 @@ cxp_expire(const cxp_cached *c, uint32_t e, cxp_dead *dead)
     c->evicted[CXP_EXPIRED]++;
 }
 
-/* An entry for a key that is not there; it holds what was given. 0: no memory. Locked. */
+/* An entry for a key that is not there; it holds what was given. 0: no memory. Locked.
+ */
 static inline uint32_t
 cxp_admit(const cxp_cached *c, PyObject *key, PyObject *value, uint32_t tag, double now,
           cxp_dead *dead)
@@ -297,7 +298,8 @@ cxp_keep(cxp_cached *c, PyObject *cache, PyObject *key, const cxp_arguments *a,
 {
     PyObject *replaced = NULL;
     cxp_lru_table *t = c->table;
-    cxp_dead dead; /* its first four places are enough: two due, the same key, a victim */
+    cxp_dead
+        dead; /* its first four places are enough: two due, the same key, a victim */
     double now = -Py_HUGE_VAL;
     uint32_t e;
     int result = 0;
@@ -376,7 +378,8 @@ cxp_call_any(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
     double now = -Py_HUGE_VAL;
     uint32_t tag, e;
     int lone = expires && cxp_is_lone(&a);
-    if (CXP_UNLIKELY(lone ? cxp_key_tag(a.items[0], &tag) : cxp_arguments_tag(&a, &tag)))
+    if (CXP_UNLIKELY(lone ? cxp_key_tag(a.items[0], &tag)
+                          : cxp_arguments_tag(&a, &tag)))
         return NULL;
     if (expires && cxp_lru_timed(t) && CXP_UNLIKELY(cxp_ask_timer(c, &now)))
         return NULL;
@@ -458,9 +461,8 @@ cxp_call_extras(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *
 {
     cxp_cached *c = &((cxp_cached_object *)self)->c;
     cxp_arguments a = cxp_arguments_of(c, args, nargsf, names);
-    PyObject *key = c->key
-                        ? cxp_call_counted(c->key, a.items, (size_t)a.count, names)
-                        : cxp_key_of(&a);
+    PyObject *key = c->key ? cxp_call_counted(c->key, a.items, (size_t)a.count, names)
+                           : cxp_key_of(&a);
     if (!key)
         return NULL;
     PyObject *value = c->extras(self, key, (PyObject **)(uintptr_t)args, nargsf, names);

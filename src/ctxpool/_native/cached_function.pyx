@@ -219,7 +219,7 @@ cdef class Home:
     """What one instance has of one CachedMethod. Copies and pickles of it are None."""
 
     cdef object method
-    cdef readonly object owner  # a weak reference: a copied __dict__ brings us elsewhere
+    cdef readonly object owner  # a weak one: a copied __dict__ brings us elsewhere
     cdef object cached
 
     def __cinit__(self, method, owner, cached):

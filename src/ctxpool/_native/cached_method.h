@@ -60,7 +60,8 @@ cxp_houses(PyObject *instance)
     return Py_TYPE(instance)->tp_dictoffset && !PyType_Check(instance);
 }
 
-/* A new reference to what is where the home would be; NULL: nothing, or an exception. */
+/* A new reference to what is where the home would be; NULL: nothing, or an exception.
+ */
 static inline PyObject *
 cxp_housed(const cxp_method *m, PyObject *instance)
 {

@@ -151,7 +151,8 @@ An object that is loaded when it is first used, and until then is not.
     *What a proxy can't hide*: ``type(proxy)`` and ``is``; C code that asks for an exact
     type (``"".join([proxy])``); that it is no sequence or mapping to ``match``; that a
     function's proxy in a class makes no method (to look at a class loads nothing); and
-    that this type has every special method, so that ``callable(proxy)`` and the one-method classes of :mod:`collections.abc` say yes
+    that this type has every special method, so that ``callable(proxy)`` and the
+    one-method classes of :mod:`collections.abc` say yes
     (``hasattr(proxy, "__iter__")`` tells the truth). ``memoryview(proxy)`` is for the
     native twin, and for both from Python 3.12 on.
 

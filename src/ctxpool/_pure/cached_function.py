@@ -160,9 +160,7 @@ class CachedFunction:
 
     def cache_parameters(self) -> dict[str, Any]:
         """``{"maxsize": ..., "typed": ...}``, a new dict; policy and ttl if given."""
-        return support.parameters(
-            self._maxsize, self._typed, self._policy, self._ttl
-        )
+        return support.parameters(self._maxsize, self._typed, self._policy, self._ttl)
 
     def __reduce__(self) -> str:
         return self.__qualname__  # type: ignore[attr-defined, no-any-return]
@@ -232,7 +230,7 @@ class CachedMethod:
         name: Any = id(instance)
         if type(instance).__dictoffset__ and not isinstance(instance, type):
             homes, name = object.__getattribute__(instance, "__dict__"), self._name
-        home = homes.get(name)
+        home: Any = homes.get(name)
         if self._houses(home, instance):
             return home  # type: ignore[no-any-return]
         # The instance's own __dict__ dies with it.

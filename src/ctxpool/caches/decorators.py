@@ -42,7 +42,10 @@ def lru_cache(
         The most results kept; None: no bound.
     typed : bool
         Whether ``f(3)`` and ``f(3.0)`` are always different calls.
-    policy, ttl, key, getsizeof, timer, single_flight
+    policy : str
+        Which result goes when there is no room: one of the names that
+        :class:`~ctxpool.Cache` takes, and explains. The default is exact LRU.
+    ttl, key, getsizeof, timer, single_flight
         As of :class:`~ctxpool.CachedFunction`.
 
     Examples
