@@ -1,10 +1,12 @@
 """The decorators with each policy: they are a function in front of that cache."""
 
 import asyncio
+import gc
 import inspect
 import pickle
 import random
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -273,3 +275,18 @@ def test_the_default_is_an_lru_cache() -> None:
     first = f(1)
     f(2), f(1), f(3)
     assert f(1) is first
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("options", [{}, {"ttl": 60}, {"getsizeof": lambda value: 1}])
+def test_what_goes_dies(policy: str, options: Any) -> None:
+    class Result:
+        pass
+
+    f = lru_cache(2, policy=policy, **options)(lambda *args: Result())
+    results = [weakref.ref(f(n, *rest)) for n in range(9) for rest in ((), ("x",))]
+    gc.collect()
+    assert sum(result() is not None for result in results) <= 2
+    f.cache_clear()
+    gc.collect()
+    assert not any(result() for result in results)

@@ -131,9 +131,9 @@ class Cache(LRUCache[K, V]):
     # ---- Inner parts, all locked ----
 
     def _empty(self) -> None:
+        super()._empty()
         self._name = self._next_name = getattr(self, "_next_name", "s3fifo")
         self._policy = POLICIES[self._name]()
-        super()._empty()  # last: what dies there may use the cache
 
     def _tag(self, key: Any) -> int:
         return tag_of(hash(key))
