@@ -61,4 +61,6 @@ def run(impl: Any, probe: str, *policy: str) -> None:
         timeout=100,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Exception ignored" not in done.stderr, done.stderr
+    # At the end of the stack there is no room for CPython's own callbacks, either.
+    for ignored in done.stderr.split("Exception ignored")[1:]:
+        assert "RecursionError" in ignored, done.stderr

@@ -194,6 +194,7 @@ def result_del_reenters():
                 f(i)
                 f(i, i)
             f.cache_clear()
+            gc.collect()
             assert depth[0]
             depth[0] = 1000
             del f
