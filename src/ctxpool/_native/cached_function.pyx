@@ -251,7 +251,10 @@ cdef object settle(CachedMethod self, object instance):
 @cython.final
 @cython.no_gc_clear
 cdef class CachedMethod:
-    """A method that remembers its results for each instance: see
+    """CachedMethod(function, make)
+--
+
+A method that remembers its results for each instance: see
     :func:`ctxpool.cached_method`, which makes it.
 
     Parameters
