@@ -43,6 +43,7 @@ cdef extern from "cached_method.h":
         void *call
         PyObject *name
         PyObject *homes
+        PyObject *last
         void *settle
 
 

@@ -38,6 +38,7 @@ cdef extern from "cached_method.h":
     bint cxp_houses(object instance)
     object cxp_home_of(object self, object instance)
     object cxp_move_in(object self, object instance, object fresh)
+    void cxp_say_goodbye(cxp_method *m, object home)
     bint cxp_belongs(object home, object method, object instance)
     int cxp_take_method(PyTypeObject *type, object specimen, cxp_method *m,
                         PyTypeObject *home_type, object home, object one, object two,
@@ -214,7 +215,9 @@ cxp_take_call(<PyTypeObject *>CachedFunction, specimen, &specimen.c)
 specimen = None
 
 
+# Its method has to be there when it dies; cycles can be broken elsewhere.
 @cython.final
+@cython.no_gc_clear
 cdef class Home:
     """What one instance has of one CachedMethod. Copies and pickles of it are None."""
 
@@ -226,6 +229,10 @@ cdef class Home:
         self.method = method
         self.owner = owner
         self.cached = cached
+
+    def __dealloc__(self):
+        if type(self.method) is CachedMethod:
+            cxp_say_goodbye(&(<CachedMethod>self.method).m, self)
 
     def __reduce__(self):
         return support.nothing, ()

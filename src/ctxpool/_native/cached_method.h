@@ -6,7 +6,8 @@
  * What is found there counts only if it is a home, of this method, of this very
  * instance: an instance's __dict__ may have come from another one.
  *
- * A look-up reads the attribute as object.__getattribute__ would: no code of the
+ * With a GIL the home found last is remembered, borrowed: it says goodbye when it dies.
+ * Else a look-up reads the attribute as object.__getattribute__ would: no code of the
  * instance's class runs, and an instance that has no real __dict__ yet (CPython keeps
  * its values inline) need not get one.
  */
@@ -24,6 +25,7 @@ typedef PyObject *(*cxp_settler)(PyObject *self, PyObject *instance);
 typedef struct cxp_method {
     vectorcallfunc call;
     PyObject *name, *homes;
+    PyObject *last;     /* a home that is alive, or NULL */
     cxp_settler settle; /* a new reference to a home where there was none */
 } cxp_method;
 
@@ -31,8 +33,7 @@ typedef struct cxp_method_object {
     PyObject_HEAD cxp_method m;
 } cxp_method_object;
 
-/* The native class Home, as Cython lays it out; its fields change once: to None, when
- * the collector clears it. */
+/* The native class Home, as Cython lays it out; its fields never change. */
 typedef struct cxp_home_object {
     PyObject_HEAD PyObject *method, *owner, *cached; /* owner: a weak reference */
 } cxp_home_object;
@@ -85,14 +86,38 @@ cxp_housed(const cxp_method *m, PyObject *instance)
     return found;
 }
 
+static inline void
+cxp_remember(cxp_method *m, PyObject *home)
+{
+#ifdef Py_GIL_DISABLED
+    (void)m, (void)home; /* another thread may be about to drop it */
+#else
+    m->last = home;
+#endif
+}
+
+/* The home is about to die. */
+static inline void
+cxp_say_goodbye(cxp_method *m, PyObject *home)
+{
+    if (m->last == home)
+        m->last = NULL;
+}
+
 /* A new reference to the home of an instance. NULL: an exception. */
 static inline PyObject *
 cxp_home_of(PyObject *self, PyObject *instance)
 {
-    const cxp_method *m = &((cxp_method_object *)self)->m;
+    cxp_method *m = &((cxp_method_object *)self)->m;
+#ifndef Py_GIL_DISABLED
+    if (CXP_LIKELY(m->last && cxp_belongs(m->last, self, instance)))
+        return Py_NewRef(m->last);
+#endif
     PyObject *home = cxp_housed(m, instance);
-    if (CXP_LIKELY(home && cxp_belongs(home, self, instance)))
+    if (CXP_LIKELY(home && cxp_belongs(home, self, instance))) {
+        cxp_remember(m, home);
         return home;
+    }
     if (home)
         Py_DECREF(home);
     else if (PyErr_Occurred())
