@@ -98,9 +98,11 @@ def cached_method(maxsize: Any = 128, typed: bool = False, **options: Any) -> An
     hashable. ``instance.method.cache_info()`` and the like tell of one instance.
     Copies and pickles of an instance start without results.
 
-    The results live in the instance's ``__dict__``. An instance without one needs
-    ``__weakref__`` in its ``__slots__``; there a result that refers to its own
-    instance keeps it alive.
+    The results live in the instance's ``__dict__``; where there is none, a result that
+    refers to its own instance keeps it alive. Instances have to take weak references:
+    a class with ``__slots__`` needs ``__weakref__`` among them.
+
+    Native, a hit costs little more than the call of a method.
 
     Raises
     ------
