@@ -18,7 +18,7 @@ settings.load_profile("full")
 MODULES = {"block_pool": ["Block", "BlockPool"], "token_window": ["TokenWindow"]}
 MODULES["lru_cache"] = ["LRUCache"]
 MODULES["cache"] = ["Cache"]
-MODULES["cached_function"] = ["CachedFunction"]
+MODULES["cached_function"] = ["CachedFunction", "CachedMethod"]
 MODULES["lazy_proxy"] = ["LazyProxy"]
 MODULES["markov"] = ["MarkovModel"]
 

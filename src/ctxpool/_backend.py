@@ -16,6 +16,7 @@ __all__ = [
     "BlockPool",
     "Cache",
     "CachedFunction",
+    "CachedMethod",
     "LRUCache",
     "LazyProxy",
     "MarkovModel",
@@ -55,7 +56,7 @@ backend: Literal["native", "pure"]
 if TYPE_CHECKING or _pure:
     from ._pure.block_pool import Block, BlockPool
     from ._pure.cache import Cache
-    from ._pure.cached_function import CachedFunction
+    from ._pure.cached_function import CachedFunction, CachedMethod
     from ._pure.lazy_proxy import LazyProxy
     from ._pure.lru_cache import LRUCache
     from ._pure.markov import MarkovModel
@@ -66,7 +67,7 @@ else:
     try:
         from ._native.block_pool import Block, BlockPool
         from ._native.cache import Cache
-        from ._native.cached_function import CachedFunction
+        from ._native.cached_function import CachedFunction, CachedMethod
         from ._native.lazy_proxy import LazyProxy
         from ._native.lru_cache import LRUCache
         from ._native.markov import MarkovModel
@@ -89,7 +90,7 @@ else:
             ) from error
         from ._pure.block_pool import Block, BlockPool
         from ._pure.cache import Cache
-        from ._pure.cached_function import CachedFunction
+        from ._pure.cached_function import CachedFunction, CachedMethod
         from ._pure.lazy_proxy import LazyProxy
         from ._pure.lru_cache import LRUCache
         from ._pure.markov import MarkovModel

@@ -1,12 +1,24 @@
 """What both implementations of :class:`~ctxpool.CachedFunction` share."""
 
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import _cache_support as support
 
-__all__ = ["CacheInfo", "checked", "fly", "make_key"]
+__all__ = [
+    "CacheInfo",
+    "bound",
+    "checked",
+    "fly",
+    "forgetting",
+    "home_name",
+    "make_key",
+    "nothing",
+    "owner_of",
+    "parameters",
+]
 
 MARK: Any = object()  # between positional and keyword arguments
 
@@ -55,9 +67,15 @@ def make_key(
 
 
 def checked(
-    function: Any, maxsize: Any, ttl: Any, key: Any, getsizeof: Any, timer: Any
-) -> tuple[Any, float | None]:
-    """*maxsize*, not below 0, and *ttl*; the others are what they must be."""
+    function: Any,
+    maxsize: Any,
+    policy: Any,
+    ttl: Any,
+    key: Any,
+    getsizeof: Any,
+    timer: Any,
+) -> tuple[Any, str, float | None]:
+    """*maxsize*, not below 0, *policy* and *ttl*; the others are what they must be."""
     if not callable(function):
         raise TypeError("the first argument must be callable")
     for name, given in (("key", key), ("getsizeof", getsizeof), ("timer", timer)):
@@ -70,7 +88,19 @@ def checked(
             )
         support.checked_number(maxsize, "maxsize")
         maxsize = max(maxsize, 0)
-    return maxsize, support.checked_ttl(ttl)
+    return maxsize, support.checked_policy(policy), support.checked_ttl(ttl)
+
+
+def parameters(
+    maxsize: Any, typed: bool, policy: str, ttl: float | None
+) -> dict[str, Any]:
+    """``cache_parameters()``: what functools tells, and what functools has not."""
+    told = {"maxsize": maxsize, "typed": typed}
+    if policy != "lru":
+        told["policy"] = policy
+    if ttl:
+        told["ttl"] = ttl
+    return told
 
 
 def bound(maxsize: Any) -> int | float:
@@ -94,3 +124,39 @@ def fly(
         cache.peek,
         cache._store_if_it_fits,
     )
+
+
+# ---- Methods ----
+
+
+def nothing() -> None:
+    """What copies and pickles have in the place of an instance's results."""
+
+
+def home_name(owner: Any, name: str = "") -> str:
+    """The attribute that has an instance's results of a method."""
+    name = f".{name}" if name else ""
+    return f"__cached_method_{getattr(owner, '__qualname__', '')}{name}"
+
+
+def owner_of(instance: Any, forget: Any, function: Any) -> weakref.ref[Any]:
+    """A weak reference to *instance*."""
+    try:
+        return weakref.ref(instance, forget)
+    except TypeError:
+        raise TypeError(
+            f"cached_method {getattr(function, '__qualname__', function)!r}: instances "
+            f"of {type(instance).__name__!r} can't be weakly referenced "
+            "(is '__weakref__' missing in __slots__?)"
+        ) from None
+
+
+def forgetting(homes: dict[Any, Any], number: int) -> Callable[[Any], None]:
+    """What is to be called when the instance of that *number* dies."""
+
+    def forget(reference: Any) -> None:
+        home = homes.get(number)
+        if home is not None and home.owner is reference:
+            homes.pop(number, None)
+
+    return forget

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import gc
+import inspect
 import pickle
 import weakref
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ cached_method = decorators.cached_method
 @pytest.fixture(autouse=True)
 def _back_end(impl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decorators, "CachedFunction", impl.CachedFunction)
+    monkeypatch.setattr(decorators, "CachedMethod", impl.CachedMethod)
 
 
 class Plain:
@@ -72,12 +74,12 @@ def test_slots() -> None:
     a, b = Slotted("a"), Slotted("b")
     assert a.greet("hi") is a.greet("hi")
     assert b.greet("hi") == ["hi", "b"]
-    ref = weakref.ref(a)
+    ref, results = weakref.ref(a), weakref.ref(a.greet.__func__)
     del a
     gc.collect()
     assert ref() is None
+    assert results() is None
     assert b.greet.cache_info().currsize == 1
-    assert len(vars(Slotted)["greet"]._homes) == 1
 
 
 def test_no_instance_is_kept_alive() -> None:
@@ -164,3 +166,88 @@ def test_bad_arguments_are_told_of_at_once() -> None:
         cached_method("3")
     with pytest.raises(ValueError, match="ttl must be positive"):
         cached_method(ttl=-1)(len)
+
+
+def test_classes_have_methods_too() -> None:
+    class Meta(type):
+        @cached_method
+        def made(cls, n: int) -> Any:
+            return [cls, n]
+
+    class One(metaclass=Meta): ...
+
+    class Other(One): ...
+
+    assert One.made(1) is One.made(1)
+    assert One.made(1)[0] is One
+    assert Other.made(1)[0] is Other
+    assert not any("cached" in name for name in vars(One))
+
+
+def test_dict_without_weak_references() -> None:
+    class Closed:
+        __slots__ = ("__dict__",)
+
+        @cached_method
+        def f(self) -> int:
+            return 1
+
+    with pytest.raises(TypeError, match=r"'Closed' can't be weakly referenced"):
+        Closed().f()
+
+
+def test_a_call_without_an_instance() -> None:
+    for call in (Plain.greet, lambda: Plain.greet(greeting="hi")):
+        with pytest.raises(TypeError, match="a cached_method needs an instance"):
+            call()
+
+
+def test_every_way_to_call() -> None:
+    a = Plain("a")
+    bound = a.greet
+    ways = [a.greet("hi", mark="?"), bound("hi", mark="?"), bound(*["hi"], mark="?")]
+    ways += [Plain.greet(a, "hi", mark="?"), Plain.greet.__call__(a, "hi", mark="?")]
+    ways += [pickle.loads(pickle.dumps(Plain.greet))(a, "hi", mark="?")]
+    assert ways == ["hi, a?"] * 6
+    assert a.calls == 1
+    assert pickle.loads(pickle.dumps(bound))("hi") == "hi, a!"
+
+
+def test_an_attribute_of_the_instance_comes_first() -> None:
+    a = Plain("a")
+    a.greet("hi")
+    a.greet = len  # type: ignore[method-assign]
+    assert a.greet("abc") == 3
+    del a.greet
+    assert a.greet("hi") == "hi, a!"
+    assert a.calls == 1
+
+
+def test_a_dict_that_came_from_elsewhere() -> None:
+    a, b = Plain("a"), Plain("b")
+    a.greet("hi")
+    vars(b).update(vars(a), name="b")
+    assert b.greet("hi") == "hi, b!"
+    assert a.greet("hi") == "hi, a!"
+    vars(a).clear()
+    vars(a).update(name="c", calls=0)
+    assert a.greet("hi") == "hi, c!"
+
+
+def test_two_names(impl: Any) -> None:
+    class Double:
+        @cached_method
+        def first(self) -> list[int]:
+            return [1]
+
+        second = first
+
+    one = Double()
+    assert one.first() is one.second()
+
+
+def test_the_twins_have_one_face(twins: Any) -> None:
+    native, pure = (twin.CachedMethod for twin in twins)
+    assert inspect.getdoc(native) == inspect.getdoc(pure)
+    assert str(inspect.signature(native)) == "(function, make)"
+    assert list(inspect.signature(pure).parameters) == ["function", "make"]

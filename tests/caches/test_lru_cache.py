@@ -322,7 +322,7 @@ def test_ttl_cache() -> None:
     assert f(1) is not first
     bare = ttl_cache(len)
     assert bare("abc") == 3
-    assert bare.cache_parameters() == {"maxsize": 128, "typed": False}
+    assert bare.cache_parameters() == {"maxsize": 128, "typed": False, "ttl": 600}
 
 
 def test_key() -> None:

@@ -166,6 +166,112 @@ def test_both_sides_are_proxies(impl: SimpleNamespace) -> None:
     assert isinstance(proxy(3), proxy(int))
 
 
+def special_methods() -> set[str]:
+    """All that CPython looks up on a type: the names of the slots of all built-ins, and
+    those that its functions and statements ask for by name."""
+    found = set()
+    for cls in object.__subclasses__():
+        for name, value in vars(cls).items():
+            if isinstance(value, types.WrapperDescriptorType):
+                found.add(name)
+    found |= {"__bytes__", "__format__", "__dir__", "__reversed__", "__length_hint__"}
+    found |= {"__complex__", "__round__", "__trunc__", "__floor__", "__ceil__"}
+    found |= {"__fspath__", "__instancecheck__", "__subclasscheck__", "__enter__"}
+    found |= {"__exit__", "__aenter__", "__aexit__", "__aiter__", "__anext__"}
+    return found
+
+
+# Of the proxy itself, or of its type.
+ITS_OWN = {"__init__", "__new__", "__del__", "__getattr__"}
+# It is no descriptor, as documented.
+ITS_OWN |= {"__get__", "__set__", "__delete__"}
+# What was exported is released by the object itself.
+ITS_OWN |= {"__release_buffer__"}
+
+
+def test_has_every_special_method(impl: SimpleNamespace) -> None:
+    wanted = special_methods() - ITS_OWN
+    assert {"__add__", "__await__", "__index__", "__imatmul__", "__next__"} <= wanted
+    if impl.backend == "pure" and sys.version_info < (3, 12):
+        wanted.discard("__buffer__")
+    own = set(vars(impl.LazyProxy))
+    if impl.backend == "native":  # slots that are no attributes before 3.12
+        own |= {"__buffer__"}
+    assert wanted <= own, wanted - own
+
+
+def test_each_special_method_is_that_of_the_object(impl: SimpleNamespace) -> None:
+    """An object that tells what was called on it, and with what."""
+    special = special_methods() - ITS_OWN
+    # Their arguments or results are not free: they have tests of their own.
+    special -= {"__getattribute__", "__setattr__", "__delattr__", "__buffer__"}
+    special -= {"__call__"}
+    special -= {"__repr__", "__str__", "__hash__", "__bool__", "__len__", "__format__"}
+    special -= {"__int__", "__float__", "__complex__", "__index__", "__bytes__"}
+    special -= {"__dir__", "__fspath__", "__length_hint__", "__contains__"}
+    special -= {
+        "__setitem__",
+        "__delitem__",
+        "__iter__",
+        "__aiter__",
+        "__await__",
+        "__enter__",
+    }
+    special -= {"__exit__", "__aenter__", "__aexit__", "__instancecheck__"}
+    special -= {"__subclasscheck__", "__reversed__", "__round__"}
+
+    def teller(name: str) -> Any:
+        return lambda self, *args: (name, *args)
+
+    cls = type("Teller", (), {name: teller(name) for name in special})
+    proxy = impl.LazyProxy(cls)
+    other = object()
+    for name in sorted(special):
+        method = getattr(type(proxy), name)
+        if name in UNARY_NAMES:
+            assert method(proxy) == (name,)
+        else:
+            more = (None,) if name in ("__pow__", "__rpow__") else ()
+            assert method(proxy, other, *more) == (name, other), name
+
+
+UNARY_NAMES = {"__neg__", "__pos__", "__invert__", "__abs__", "__next__", "__anext__"}
+UNARY_NAMES |= {"__trunc__", "__floor__", "__ceil__"}
+
+
+def test_is_no_descriptor(impl: SimpleNamespace) -> None:
+    """Else to look at a class would load what is in it."""
+    loads: list[int] = []
+
+    class Settings:
+        data = impl.LazyProxy(lambda: loads.append(1) or [1, 2])
+
+    assert type(Settings.data) is type(Settings().data) is impl.LazyProxy
+    assert not loads
+    assert Settings().data == [1, 2]
+
+
+def test_calls(impl: SimpleNamespace) -> None:
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    proxy = impl.LazyProxy(lambda: function)
+    assert proxy() == ((), {})
+    assert proxy(1, *[2, 3], a=4, b=5) == ((1, 2, 3), {"a": 4, "b": 5})
+    assert proxy.__call__(1, a=2) == type(proxy).__call__(proxy, 1, a=2)
+    assert functools.partial(proxy, 1)(2, a=3) == ((1, 2), {"a": 3})
+    assert list(map(proxy, [1])) == [((1,), {})]
+    method = impl.LazyProxy(lambda: [3, 1].append)
+    assert method(2) is None
+    with pytest.raises(TypeError, match="'int' object is not callable"):
+        impl.LazyProxy(lambda: 5)()
+    with pytest.raises(TypeError, match="takes no keyword"):
+        impl.LazyProxy(lambda: len)(x=1)
+    with pytest.raises(ZeroDivisionError):
+        impl.LazyProxy(lambda: 1 / 0)(1)
+    assert impl.LazyProxy(lambda: dict)(a=1) == {"a": 1}
+
+
 def test_containers(impl: SimpleNamespace) -> None:
     inner = {"a": 1}
     proxy = impl.LazyProxy(lambda: inner)

@@ -21,19 +21,24 @@
 typedef PyObject *(*cxp_extras)(PyObject *self, PyObject *key, PyObject **args,
                                 size_t nargsf, PyObject *names);
 
+typedef double (*cxp_clock)(PyObject *timer);
+
 /* What a call needs, at the start of the object. */
 typedef struct cxp_cached {
     vectorcallfunc call;
-    PyObject *function, *cache, *key; /* key: NULL, or makes the key */
+    PyObject *function, *cache;
+    PyObject *key, *timer; /* NULL, or what was given */
     cxp_lru_table *table;
     const uint32_t *capacity;
     int *tracked;
-    uint64_t *evicted;
+    uint64_t *evicted; /* by reason */
     cxp_extras extras;
+    cxp_clock clock;   /* asks the timer */
+    double ttl;        /* 0: none */
     uint64_t uncached; /* calls that were never looked up: maxsize=0 */
     int typed;
-    int method;    /* the first argument is no part of the key */
-    int unbounded; /* a later result replaces an earlier one, as in functools */
+    int method;      /* the first argument is no part of the key */
+    int first_stays; /* of two results of the same call, as in a bounded functools */
 } cxp_cached;
 
 typedef struct cxp_cached_object {
@@ -203,60 +208,153 @@ again:;
 
 /* ---- Calls ---- */
 
-/* Keep a result. An entry that came in the meantime stays, in a bounded cache. */
-static int
+/* Calls made by C alone have no frame that would count their depth. */
+static PyObject *
+cxp_call_counted(PyObject *function, PyObject *const *args, size_t nargsf,
+                 PyObject *names)
+{
+    if (Py_EnterRecursiveCall(" in a cached function"))
+        return NULL;
+    PyObject *result = PyObject_Vectorcall(function, args, nargsf, names);
+    Py_LeaveRecursiveCall();
+    return result;
+}
+
+/* The time of the timer that was given: -1: it raised. Without one nothing is done:
+ * the clock can be read later, under the lock. Not locked. */
+static inline int
+cxp_ask_timer(const cxp_cached *c, double *now)
+{
+    if (CXP_LIKELY(!c->timer))
+        return 0;
+    PyObject *timer = Py_NewRef(c->timer);
+    *now = c->clock(timer);
+    Py_DECREF(timer);
+    return *now == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* Whether e, which is a hit, is due. The exact clock takes as long as the rest of a
+ * hit; one that the kernel sets at each of its ticks is near enough for most. */
+static inline int
+cxp_is_over(const cxp_cached *c, uint32_t e, double now)
+{
+    const cxp_lru_table *t = c->table;
+    if (!t->due_count || !t->place[e])
+        return 0;
+    if (!c->timer) {
+#ifdef CLOCK_MONOTONIC_COARSE
+        struct timespec tick;
+        clock_gettime(CLOCK_MONOTONIC_COARSE, &tick);
+        if (CXP_LIKELY(t->due[e] > (double)tick.tv_sec + 2))
+            return 0;
+#endif
+        now = cxp_monotonic();
+    }
+    return t->due[e] <= now;
+}
+
+/* Move e, which is due, to dead, which has room. Locked. */
+static inline void
+cxp_expire(const cxp_cached *c, uint32_t e, cxp_dead *dead)
+{
+    cxp_bury(c->table, e, CXP_EXPIRED, dead);
+    c->evicted[CXP_EXPIRED]++;
+}
+
+/* An entry for a key that is not there; it holds what was given. 0: no memory. Locked.
+ */
+static inline uint32_t
+cxp_admit(const cxp_cached *c, PyObject *key, PyObject *value, uint32_t tag, double now,
+          cxp_dead *dead)
+{
+    cxp_lru_table *t = c->table;
+    uint32_t e;
+    if (t->used && t->used >= *c->capacity) {
+        int reason = CXP_EXPIRED;
+        e = cxp_lru_first_due(t, now);
+        if (CXP_LIKELY(!e)) {
+            reason = CXP_CAPACITY;
+            e = cxp_cache_victim(t);
+        }
+        PyObject *old_key = t->entries[e].key, *old_value = t->entries[e].value;
+        if (CXP_UNLIKELY(cxp_cache_replace(t, e, key, value, tag)))
+            return 0;
+        cxp_dead_add(dead, old_key, old_value, reason);
+        c->evicted[reason]++;
+    } else if (CXP_UNLIKELY(!(e = cxp_cache_insert(t, key, value, tag))))
+        return 0;
+    Py_INCREF(key);
+    Py_INCREF(value);
+    return e;
+}
+
+enum { CXP_DUE_PER_KEEP = 2 }; /* as LRUCache's stores */
+
+/* Keep a result; of a: NULL for a lone key. Where an entry came in the meantime, it
+ * stays if c->first_stays. Not inlined: a caller may be under way in many depths. */
+static __attribute__((noinline)) int
 cxp_keep(cxp_cached *c, PyObject *cache, PyObject *key, const cxp_arguments *a,
          uint32_t tag, PyObject *value)
 {
-    PyObject *old_key = NULL, *old_value = NULL;
+    PyObject *replaced = NULL;
     cxp_lru_table *t = c->table;
+    cxp_dead
+        dead; /* its first four places are enough: two due, the same key, a victim */
+    double now = -Py_HUGE_VAL;
     uint32_t e;
     int result = 0;
+    if (c->ttl > 0) {
+        if (cxp_ask_timer(c, &now))
+            return -1;
+        if (!c->timer)
+            now = cxp_monotonic();
+    }
+    cxp_dead_init(&dead);
     /* On the cache: against any other call that uses it. */
     CXP_BEGIN(cache);
+    for (int i = 0; i < CXP_DUE_PER_KEEP && (e = cxp_lru_first_due(t, now)); i++)
+        cxp_expire(c, e, &dead);
     e = a ? cxp_find_call(t, a, tag) : cxp_find(t, key, tag);
     if (CXP_UNLIKELY(e == CXP_ERROR))
         result = -1;
-    else if (CXP_UNLIKELY(e)) {
-        if (c->unbounded) {
-            cxp_track_for(cache, c->tracked, value, value);
-            old_value = t->entries[e].value;
-            t->entries[e].value = Py_NewRef(value);
-            cxp_lru_promote(t, e);
+    else if (CXP_UNLIKELY(c->ttl > 0 && cxp_lru_use_due(t)))
+        result = -2;
+    else {
+        if (CXP_UNLIKELY(e && cxp_lru_is_due(t, e, now))) {
+            cxp_expire(c, e, &dead);
+            e = 0;
         }
-    } else {
-        if (t->used && t->used >= *c->capacity) {
-            e = cxp_lru_oldest(t);
-            old_key = t->entries[e].key;
-            old_value = t->entries[e].value;
-            if (CXP_UNLIKELY(cxp_lru_replace(t, e, key, value, tag))) {
-                old_key = old_value = NULL;
-                result = -2;
-            } else
-                *c->evicted += 1;
-        } else if (CXP_UNLIKELY(!cxp_lru_insert(t, key, value, tag)))
-            result = -2;
-        if (CXP_LIKELY(!result)) {
-            Py_INCREF(key);
-            Py_INCREF(value);
+        if (CXP_LIKELY(!e)) {
+            e = cxp_admit(c, key, value, tag, now, &dead);
+            result = e ? 0 : -2;
+        } else if (c->first_stays)
+            e = 0;
+        else {
+            replaced = t->entries[e].value;
+            t->entries[e].value = Py_NewRef(value);
+            cxp_cache_use(t, e);
+        }
+        if (CXP_LIKELY(e)) {
             cxp_track_for(cache, c->tracked, key, value);
+            if (c->ttl > 0)
+                cxp_lru_set_due(t, e, now + c->ttl);
         }
     }
     CXP_END();
-    Py_XDECREF(old_key);
-    Py_XDECREF(old_value);
+    Py_XDECREF(replaced);
+    cxp_dead_free(&dead);
     if (CXP_UNLIKELY(result == -2))
         PyErr_NoMemory();
     return result;
 }
 
-/* Call the function and keep what it returns; of a: NULL for a lone key. */
+/* Call the function and keep what it returns. */
 static PyObject *__attribute__((noinline))
 cxp_miss(cxp_cached *c, const cxp_arguments *a, uint32_t tag, PyObject *const *args,
          size_t nargsf, PyObject *names)
 {
     PyObject *function = Py_NewRef(c->function), *cache = Py_NewRef(c->cache);
-    PyObject *result = PyObject_Vectorcall(function, args, nargsf, names);
+    PyObject *result = cxp_call_counted(function, args, nargsf, names);
     Py_DECREF(function);
     if (result) {
         PyObject *key = cxp_key_of(a);
@@ -269,29 +367,60 @@ cxp_miss(cxp_cached *c, const cxp_arguments *a, uint32_t tag, PyObject *const *a
     return result;
 }
 
-static PyObject *
-cxp_call_many(cxp_cached *c, PyObject *const *args, size_t nargsf, PyObject *names)
+static inline __attribute__((always_inline)) PyObject *
+cxp_call_any(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names,
+             int expires)
 {
+    cxp_cached *c = &((cxp_cached_object *)self)->c;
     cxp_arguments a = cxp_arguments_of(c, args, nargsf, names);
     cxp_lru_table *t = c->table;
-    PyObject *value = NULL;
+    PyObject *value = NULL, *old_key = NULL, *old_value = NULL;
+    double now = -Py_HUGE_VAL;
     uint32_t tag, e;
-    if (CXP_UNLIKELY(cxp_arguments_tag(&a, &tag)))
+    int lone = expires && cxp_is_lone(&a);
+    if (CXP_UNLIKELY(lone ? cxp_key_tag(a.items[0], &tag)
+                          : cxp_arguments_tag(&a, &tag)))
+        return NULL;
+    if (expires && cxp_lru_timed(t) && CXP_UNLIKELY(cxp_ask_timer(c, &now)))
         return NULL;
     /* On the cache: against any other call that uses it. */
     CXP_BEGIN(c->cache);
-    e = cxp_find_call(t, &a, tag);
+    e = lone ? cxp_find(t, a.items[0], tag) : cxp_find_call(t, &a, tag);
+    if (expires && e && e != CXP_ERROR && CXP_UNLIKELY(cxp_is_over(c, e, now))) {
+        old_key = t->entries[e].key;
+        old_value = t->entries[e].value;
+        cxp_cache_remove(t, e);
+        c->evicted[CXP_EXPIRED]++;
+        e = 0;
+    }
     if (CXP_LIKELY(e && e != CXP_ERROR)) {
         value = t->entries[e].value;
         Py_INCREF(value);
-        cxp_lru_promote(t, e);
+        cxp_cache_use(t, e);
         t->hits++;
     } else if (!e)
         t->misses++;
     CXP_END();
+    if (expires) {
+        Py_XDECREF(old_key);
+        Py_XDECREF(old_value);
+    }
     if (CXP_UNLIKELY(!value && !e))
         return cxp_miss(c, &a, tag, args, nargsf, names);
     return value;
+}
+
+static PyObject *
+cxp_call_many(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    return cxp_call_any(self, args, nargsf, names, 0);
+}
+
+/* With ttl. */
+static PyObject *
+cxp_call_timed(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    return cxp_call_any(self, args, nargsf, names, 1);
 }
 
 static PyObject *
@@ -300,10 +429,10 @@ cxp_call_cached(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *
     cxp_cached *c = &((cxp_cached_object *)self)->c;
     Py_ssize_t skip = c->method;
     if (PyVectorcall_NARGS(nargsf) != 1 + skip || names || c->typed)
-        return cxp_call_many(c, args, nargsf, names);
+        return cxp_call_many(self, args, nargsf, names);
     PyObject *key = args[skip];
     if (!PyUnicode_CheckExact(key) && !PyLong_CheckExact(key))
-        return cxp_call_many(c, args, nargsf, names);
+        return cxp_call_many(self, args, nargsf, names);
     PyObject *value = cxp_hit(c->cache, c->table, key);
     if (CXP_LIKELY(value != NULL))
         return value;
@@ -323,19 +452,17 @@ cxp_call_uncached(PyObject *self, PyObject *const *args, size_t nargsf, PyObject
     CXP_BEGIN(self);
     c->uncached++;
     CXP_END();
-    return PyObject_Vectorcall(c->function, args, nargsf, names);
+    return cxp_call_counted(c->function, args, nargsf, names);
 }
 
-/* With any of ttl, key, getsizeof, single_flight: a real key, and LRUCache's own ways.
- */
+/* With any of key, getsizeof, single_flight: a real key, and LRUCache's own ways. */
 static PyObject *
 cxp_call_extras(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
     cxp_cached *c = &((cxp_cached_object *)self)->c;
     cxp_arguments a = cxp_arguments_of(c, args, nargsf, names);
-    PyObject *key = c->key
-                        ? PyObject_Vectorcall(c->key, a.items, (size_t)a.count, names)
-                        : cxp_key_of(&a);
+    PyObject *key = c->key ? cxp_call_counted(c->key, a.items, (size_t)a.count, names)
+                           : cxp_key_of(&a);
     if (!key)
         return NULL;
     PyObject *value = c->extras(self, key, (PyObject **)(uintptr_t)args, nargsf, names);
@@ -355,7 +482,7 @@ cxp_call_cleared(PyObject *self, PyObject *const *args, size_t nargsf, PyObject 
 static PyObject *
 cxp_call_function(PyObject *function, PyObject **args, size_t nargsf, PyObject *names)
 {
-    return PyObject_Vectorcall(function, args, nargsf, names);
+    return cxp_call_counted(function, args, nargsf, names);
 }
 
 /* The arguments as the tuple and the dict of a Python call. */
@@ -387,7 +514,7 @@ cxp_forget(PyObject *cache, cxp_lru_table *t)
     cxp_lru_table old;
     /* On the cache: against any other call that uses it. */
     CXP_BEGIN(cache);
-    cxp_lru_detach(t, &old);
+    cxp_cache_detach(t, &old);
     t->hits = t->misses = 0;
     CXP_END();
     cxp_drop_table(&old);

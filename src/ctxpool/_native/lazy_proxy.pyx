@@ -8,7 +8,7 @@ and the caller owns the proxy.
 """
 
 cimport cython
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 
 import copy
 import math
@@ -27,6 +27,9 @@ cdef extern from "lazy_proxy_impl.h":
     void cxp_set(int *flag)
     Py_hash_t cxp_hash(PyObject *target) except? -1
     int cxp_reexport(PyObject *target, Py_buffer *view, int flags) except -1
+    void *cxp_call_object
+    int cxp_take_proxy(PyTypeObject *type, object specimen,
+                       cxp_call_slot *slot) except -1
 
 cdef extern from *:
     int PyObject_SetAttr(PyObject *o, object name, object value) except -1
@@ -146,8 +149,10 @@ An object that is loaded when it is first used, and until then is not.
     mutable object behind its proxy and gives a new one, as of an ``int``, by itself.
 
     *What a proxy can't hide*: ``type(proxy)`` and ``is``; C code that asks for an exact
-    type (``"".join([proxy])``); and that this type has every special method, so that
-    ``callable(proxy)`` and the one-method classes of :mod:`collections.abc` say yes
+    type (``"".join([proxy])``); that it is no sequence or mapping to ``match``; that a
+    function's proxy in a class makes no method (to look at a class loads nothing); and
+    that this type has every special method, so that ``callable(proxy)`` and the
+    one-method classes of :mod:`collections.abc` say yes
     (``hasattr(proxy, "__iter__")`` tells the truth). ``memoryview(proxy)`` is for the
     native twin, and for both from Python 3.12 on.
 
@@ -168,6 +173,8 @@ An object that is loaded when it is first used, and until then is not.
 
     def __cinit__(self, load):
         self.target = support.Pending(load)
+        self.slot.call = cxp_call_object
+        self.slot.object = <cxp_loader>of
 
     @staticmethod
     def is_loaded(proxy):
@@ -466,4 +473,7 @@ An object that is loaded when it is first used, and until then is not.
         return kept(self, PyNumber_InPlaceOr(of(self), <PyObject *>other))
 
 
+cdef LazyProxy specimen = LazyProxy(object)
+cxp_take_proxy(<PyTypeObject *>LazyProxy, specimen, &specimen.slot)
+specimen = None
 support.publish(LazyProxy)

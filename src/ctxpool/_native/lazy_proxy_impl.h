@@ -4,6 +4,7 @@
 #define CTXPOOL_NATIVE_LAZY_PROXY_IMPL_H
 
 #include <Python.h>
+#include <stddef.h>
 
 /* Whoever sees the flag sees what was stored before cxp_set(). */
 static inline int
@@ -54,6 +55,47 @@ cxp_getattr(PyObject *target, PyObject *name, PyObject *base_of)
         return PyObject_CallOneArg(base_of, target);
     }
     return found;
+}
+
+/* ---- The call, a type slot that Cython does not make ---- */
+
+typedef PyObject *(*cxp_loader)(PyObject *self);
+
+typedef struct cxp_call_slot {
+    vectorcallfunc call;
+    cxp_loader object; /* borrowed, loaded if need be */
+} cxp_call_slot;
+
+typedef struct cxp_proxy_object {
+    PyObject_HEAD cxp_call_slot slot;
+} cxp_proxy_object;
+
+/* Counted: a chain of calls that C alone makes may come back to the proxy. */
+static PyObject *
+cxp_call_object(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    PyObject *target = ((cxp_proxy_object *)self)->slot.object(self);
+
+    if (!target || Py_EnterRecursiveCall(" in the call of a LazyProxy"))
+        return NULL;
+    PyObject *result = PyObject_Vectorcall(target, args, nargsf, names);
+    Py_LeaveRecursiveCall();
+    return result;
+}
+
+static int
+cxp_take_proxy(PyTypeObject *type, PyObject *specimen, cxp_call_slot *slot)
+{
+    if ((char *)slot - (char *)specimen != offsetof(cxp_proxy_object, slot)) {
+        PyErr_SetString(PyExc_SystemError, "LazyProxy is laid out otherwise");
+        return -1;
+    }
+    type->tp_vectorcall_offset =
+        offsetof(cxp_proxy_object, slot) + offsetof(cxp_call_slot, call);
+    type->tp_call = PyVectorcall_Call;
+    type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
+    PyType_Modified(type);
+    return 0;
 }
 
 #endif /* CTXPOOL_NATIVE_LAZY_PROXY_IMPL_H */

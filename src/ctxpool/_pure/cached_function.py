@@ -1,4 +1,4 @@
-"""CachedFunction in Python, over the LRUCache in Python."""
+"""CachedFunction in Python, over the LRUCache in Python; CachedMethod over it."""
 
 import time
 from collections.abc import Callable
@@ -8,10 +8,11 @@ from typing import Any
 from .. import _function_support as support
 from .._cache_support import MISSING
 from .._function_support import CacheInfo
+from .cache import Cache
 from .locks import new_rlock
 from .lru_cache import LRUCache
 
-__all__ = ["CachedFunction"]
+__all__ = ["CachedFunction", "CachedMethod"]
 
 
 class CachedFunction:
@@ -30,6 +31,9 @@ class CachedFunction:
     typed : bool
         Whether arguments of different types are different calls even where they are
         equal.
+    policy : str
+        Which result goes first instead, as of :class:`~ctxpool.Cache`: "s3fifo" hits
+        more often than LRU on most loads, and can fall far below it on some.
     ttl : float, optional
         Seconds that a result is kept.
     key : callable, optional
@@ -68,7 +72,9 @@ class CachedFunction:
         "_lock",
         "_maxsize",
         "_method",
+        "_policy",
         "_replaces",
+        "_ttl",
         "_typed",
         "_uncached",
     )
@@ -79,6 +85,7 @@ class CachedFunction:
         maxsize: int | float | None = 128,
         typed: bool = False,
         *,
+        policy: str = "lru",
         ttl: float | None = None,
         key: Callable[..., Any] | None = None,
         getsizeof: Callable[[Any], Any] | None = None,
@@ -86,15 +93,20 @@ class CachedFunction:
         single_flight: bool = False,
         method: bool = False,
     ) -> None:
-        maxsize, ttl = support.checked(function, maxsize, ttl, key, getsizeof, timer)
-        self._cache: LRUCache[Any, Any] = LRUCache(
-            support.bound(maxsize),
-            getsizeof,
-            ttl=ttl,
-            timer=time.monotonic if timer is None else timer,
+        maxsize, policy, ttl = support.checked(
+            function, maxsize, policy, ttl, key, getsizeof, timer
         )
+        bound = support.bound(maxsize)
+        clock = time.monotonic if timer is None else timer
+        self._cache: LRUCache[Any, Any]
+        if policy == "lru":
+            self._cache = LRUCache(bound, getsizeof, ttl=ttl, timer=clock)
+        else:
+            self._cache = Cache(bound, policy, getsizeof, ttl=ttl, timer=clock)
         self._function = function
         self._maxsize = maxsize
+        self._policy = policy
+        self._ttl = ttl
         self._typed = bool(typed)
         self._key = key
         self._flights: dict[Any, Any] | None = {} if single_flight else None
@@ -147,8 +159,8 @@ class CachedFunction:
         del old
 
     def cache_parameters(self) -> dict[str, Any]:
-        """``{"maxsize": ..., "typed": ...}``, a new dict."""
-        return {"maxsize": self._maxsize, "typed": self._typed}
+        """``{"maxsize": ..., "typed": ...}``, a new dict; policy and ttl if given."""
+        return support.parameters(self._maxsize, self._typed, self._policy, self._ttl)
 
     def __reduce__(self) -> str:
         return self.__qualname__  # type: ignore[attr-defined, no-any-return]
@@ -163,3 +175,82 @@ class CachedFunction:
 # inspect shows them bare, as those of functools.
 for _method in (CachedFunction.cache_info, CachedFunction.cache_clear):
     _method.__annotations__ = {}
+
+
+class _Home:
+    """What one instance has of one CachedMethod. Copies and pickles of it are None."""
+
+    __slots__ = ("cached", "method", "owner")
+
+    def __init__(self, method: Any, owner: Any, cached: Any) -> None:
+        self.method = method
+        self.owner = owner  # a weak reference: a copied __dict__ brings us elsewhere
+        self.cached = cached
+
+    def __reduce__(self) -> Any:
+        return support.nothing, ()
+
+
+class CachedMethod:
+    """A method that remembers its results for each instance: see
+    :func:`ctxpool.cached_method`, which makes it.
+
+    Parameters
+    ----------
+    function : callable
+        The method.
+    make : callable
+        ``make(function, method=True)`` gives the cached function of an instance.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_function", "_homes", "_make", "_name")
+
+    def __init__(self, function: Callable[..., Any], make: Callable[..., Any]) -> None:
+        make(function, method=True)  # bad arguments are told of at once
+        self._function = function
+        self._make = make
+        self._name = support.home_name(function)
+        self._homes: dict[Any, Any] = {}  # of instances without a __dict__, by id
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = support.home_name(owner, name)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        if not args:
+            raise TypeError("a cached_method needs an instance")
+        return self._home(args[0]).cached(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        return MethodType(self._home(instance).cached, instance)
+
+    def _home(self, instance: Any) -> _Home:
+        homes: dict[Any, Any] = self._homes
+        name: Any = id(instance)
+        if type(instance).__dictoffset__ and not isinstance(instance, type):
+            homes, name = object.__getattribute__(instance, "__dict__"), self._name
+        home: Any = homes.get(name)
+        if self._houses(home, instance):
+            return home  # type: ignore[no-any-return]
+        # The instance's own __dict__ dies with it.
+        own = homes is not self._homes
+        forget = None if own else support.forgetting(homes, name)
+        owner = support.owner_of(instance, forget, self._function)
+        fresh = _Home(self, owner, self._make(self._function, method=True))
+        home = homes.setdefault(name, fresh)  # another thread may have been faster
+        if not self._houses(home, instance):
+            homes[name] = home = fresh
+        return home  # type: ignore[no-any-return]
+
+    def _houses(self, home: Any, instance: Any) -> bool:
+        return type(home) is _Home and home.method is self and home.owner() is instance
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # type: ignore[attr-defined, no-any-return]
+
+    def __copy__(self) -> "CachedMethod":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "CachedMethod":
+        return self

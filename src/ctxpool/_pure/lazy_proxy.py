@@ -49,8 +49,10 @@ class LazyProxy:
     mutable object behind its proxy and gives a new one, as of an ``int``, by itself.
 
     *What a proxy can't hide*: ``type(proxy)`` and ``is``; C code that asks for an exact
-    type (``"".join([proxy])``); and that this type has every special method, so that
-    ``callable(proxy)`` and the one-method classes of :mod:`collections.abc` say yes
+    type (``"".join([proxy])``); that it is no sequence or mapping to ``match``; that a
+    function's proxy in a class makes no method (to look at a class loads nothing); and
+    that this type has every special method, so that ``callable(proxy)`` and the
+    one-method classes of :mod:`collections.abc` say yes
     (``hasattr(proxy, "__iter__")`` tells the truth). ``memoryview(proxy)`` is for the
     native twin, and for both from Python 3.12 on.
 

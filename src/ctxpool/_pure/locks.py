@@ -39,8 +39,15 @@ def new_rlock() -> threading.RLock:
     return lock
 
 
+def _living() -> list[Any]:
+    """The locks there are, in order. Other threads may be making and dropping some, so
+    this takes a copy in one step; to iterate over the dictionary itself would fail."""
+    numbered = sorted(_locks.valuerefs(), key=lambda reference: reference.key)
+    return [lock for reference in numbered if (lock := reference()) is not None]
+
+
 def _before_fork() -> None:
-    for _, lock in sorted(_locks.items()):
+    for lock in _living():
         # Not for ever: a key's __eq__ may be asleep in there.
         if lock.acquire(timeout=1):
             _held.append(lock)
@@ -53,7 +60,7 @@ def _after_fork() -> None:
 
 def _after_fork_in_child() -> None:
     _held.clear()
-    for lock in list(_locks.values()):
+    for lock in _living():
         lock._at_fork_reinit()  # as threading's own locks are
 
 

@@ -3,6 +3,7 @@
 import heapq
 import sys
 import time
+from builtins import len  # someone may put a cached function, that is us, in its place
 from collections import OrderedDict
 from collections.abc import (
     Callable,
@@ -148,6 +149,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
 
     __slots__ = (
         "__weakref__",
+        "_by_token",
         "_currsize",
         "_data",
         "_evicted",
@@ -176,8 +178,10 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
     _evicted: dict[str, int]
     _flights: dict[Any, Any]
     _getsizeof: Callable[[Any], Any] | None
-    # (due, seq, token, node); stale when the node is dead or has another token.
-    _heap: list[tuple[float, int, int, _Node]]
+    # (due, seq, token); stale when no node has that token. No node is in here, for the
+    # last reference to a dead one must not go while we are at work.
+    _heap: list[tuple[float, int, int]]
+    _by_token: dict[int, _Node]  # of live entries that have a due time
     _hits: int
     _inserts: int
     _lock: Any
@@ -220,6 +224,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         self._order = OrderedDict()
         self._currsize = 0
         self._heap = []
+        self._by_token = {}
         self._timed = 0
 
     def __init__(
@@ -303,6 +308,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         if found is None or found not in self._order:
             return None
         self._forget(found)
+        self._by_token.pop(found.token, None)
         self._currsize = self._currsize - found.size if self._data else 0
         self._timed -= found.due < INF
         return found
@@ -353,26 +359,25 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
         """The entry that is due first, if it is by *now* (locked)."""
         heap = self._heap
         while heap:
-            due, _, _, node = heap[0]
-            if self._is_fresh(*heap[0]):
+            due, _, token = heap[0]
+            node = self._by_token.get(token)
+            if node is not None:
                 return node if due <= now else None
             heapq.heappop(heap)
         return None
 
-    def _is_fresh(self, due: float, seq: int, token: int, node: _Node) -> bool:
-        """Whether an item of the heap still counts (locked)."""
-        return node in self._order and node.token == token
-
     def _set_due(self, node: _Node, due: float) -> None:
         """Give *node* its due time (locked)."""
         self._timed += (due < INF) - (node.due < INF)
+        self._by_token.pop(node.token, None)
         node.due = due
         self._token = node.token = self._token + 1
         if due == INF:
             return
-        heapq.heappush(self._heap, (due, node.seq, node.token, node))
+        self._by_token[node.token] = node
+        heapq.heappush(self._heap, (due, node.seq, node.token))
         if len(self._heap) > 2 * self._timed + 16:  # mostly stale
-            self._heap = [i for i in self._heap if self._is_fresh(*i)]
+            self._heap = [item for item in self._heap if item[2] in self._by_token]
             heapq.heapify(self._heap)
 
     def _expire(self, now: float, most: float, out: list[tuple[_Node, str]]) -> None:
@@ -928,7 +933,8 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
                 + sys.getsizeof(self._order)
                 + sum(sys.getsizeof(node) for node in self._order)
                 + sys.getsizeof(self._heap)
-                + len(self._heap) * sys.getsizeof((0.0, 0, 0, None)),
+                + len(self._heap) * sys.getsizeof((0.0, 0, 0))
+                + sys.getsizeof(self._by_token),
             )
         self._notify(out)
         return record
@@ -953,7 +959,9 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
             assert total <= self._maxsize + 1e-6 * total or "popitem" in self._overrides
             timed = {node for node in nodes if node.due < INF}
             assert len(timed) == self._timed
-            assert timed == {item[3] for item in self._heap if self._is_fresh(*item)}
+            fresh = {item[2] for item in self._heap if item[2] in self._by_token}
+            assert timed == set(self._by_token.values())
+            assert fresh == set(self._by_token)
             assert len(self._heap) <= 2 * self._timed + 2000
 
     # ---- Copy and pickle ----

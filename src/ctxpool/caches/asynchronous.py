@@ -14,7 +14,7 @@ from functools import update_wrapper
 from typing import Any
 
 from .. import _function_support as support
-from .._backend import LRUCache
+from .._backend import Cache, LRUCache
 from .._cache_support import MISSING
 from .._function_support import CacheInfo
 from ..errors import ValueTooLargeError
@@ -136,6 +136,7 @@ def cached_coroutine_function(
     maxsize: Any,
     typed: bool,
     *,
+    policy: str,
     ttl: float | None,
     key: Callable[..., Any] | None,
     getsizeof: Callable[[Any], Any] | None,
@@ -148,13 +149,16 @@ def cached_coroutine_function(
     The parameters are those of :class:`~ctxpool.CachedFunction`; it is always in
     single flight.
     """
-    maxsize, ttl = support.checked(function, maxsize, ttl, key, getsizeof, timer)
-    cache: LRUCache[Any, Any] = LRUCache(
-        support.bound(maxsize),
-        getsizeof,
-        ttl=ttl,
-        timer=time.monotonic if timer is None else timer,
+    maxsize, policy, ttl = support.checked(
+        function, maxsize, policy, ttl, key, getsizeof, timer
     )
+    bound = support.bound(maxsize)
+    clock = time.monotonic if timer is None else timer
+    cache: LRUCache[Any, Any]
+    if policy == "lru":
+        cache = LRUCache(bound, getsizeof, ttl=ttl, timer=clock)
+    else:
+        cache = Cache(bound, policy, getsizeof, ttl=ttl, timer=clock)
     flights = _Flights(function, cache)
     cleared = [0, 0]  # hits and misses before the last cache_clear()
 
@@ -182,8 +186,8 @@ def cached_coroutine_function(
         cleared[:] = stats.hits, stats.misses
 
     def cache_parameters() -> dict[str, Any]:
-        """``{"maxsize": ..., "typed": ...}``, a new dict."""
-        return {"maxsize": maxsize, "typed": typed}
+        """``{"maxsize": ..., "typed": ...}``, a new dict; policy and ttl if given."""
+        return support.parameters(maxsize, typed, policy, ttl)
 
     for extra in (cache_info, cache_clear, cache_parameters):
         setattr(cached, extra.__name__, extra)

@@ -1,13 +1,11 @@
 """Decorators that remember results: of functions, coroutine functions, methods."""
 
 import inspect
-import weakref
 from collections.abc import Callable
 from functools import partial, update_wrapper
-from types import MethodType
 from typing import Any
 
-from .._backend import CachedFunction
+from .._backend import CachedFunction, CachedMethod
 from .asynchronous import cached_coroutine_function
 
 __all__ = ["cached_method", "lru_cache", "ttl_cache"]
@@ -17,6 +15,7 @@ def lru_cache(
     maxsize: Any = 128,
     typed: bool = False,
     *,
+    policy: str = "lru",
     ttl: float | None = None,
     key: Callable[..., Any] | None = None,
     getsizeof: Callable[[Any], Any] | None = None,
@@ -43,6 +42,9 @@ def lru_cache(
         The most results kept; None: no bound.
     typed : bool
         Whether ``f(3)`` and ``f(3.0)`` are always different calls.
+    policy : str
+        Which result goes when there is no room: one of the names that
+        :class:`~ctxpool.Cache` takes, and explains. The default is exact LRU.
     ttl, key, getsizeof, timer, single_flight
         As of :class:`~ctxpool.CachedFunction`.
 
@@ -57,6 +59,7 @@ def lru_cache(
     CacheInfo(hits=1, misses=1, maxsize=128, currsize=1)
     """
     options: dict[str, Any] = {
+        "policy": policy,
         "ttl": ttl,
         "key": key,
         "getsizeof": getsizeof,
@@ -95,9 +98,11 @@ def cached_method(maxsize: Any = 128, typed: bool = False, **options: Any) -> An
     hashable. ``instance.method.cache_info()`` and the like tell of one instance.
     Copies and pickles of an instance start without results.
 
-    The results live in the instance's ``__dict__``. An instance without one needs
-    ``__weakref__`` in its ``__slots__``; there a result that refers to its own
-    instance keeps it alive.
+    The results live in the instance's ``__dict__``; where there is none, a result that
+    refers to its own instance keeps it alive. Instances have to take weak references:
+    a class with ``__slots__`` needs ``__weakref__`` among them.
+
+    Native, a hit costs little more than the call of a method.
 
     Raises
     ------
@@ -115,9 +120,8 @@ def cached_method(maxsize: Any = 128, typed: bool = False, **options: Any) -> An
     (7, 7, 1)
     """
     if callable(maxsize) and isinstance(typed, bool):
-        return _CachedMethod(maxsize, lru_cache(128, typed, **options))
-    make = lru_cache(maxsize, typed, **options)
-    return lambda function: _CachedMethod(function, make)
+        return _method(maxsize, lru_cache(128, typed, **options))
+    return partial(_method, make=lru_cache(maxsize, typed, **options))
 
 
 def _cached(
@@ -136,74 +140,5 @@ def _cached(
     return update_wrapper(cached, function)
 
 
-class _Home:
-    """The results of one method of one instance. A copy or a pickle is empty."""
-
-    __slots__ = ("cached", "method", "owner")
-
-    def __init__(self, method: Any = None, owner: Any = None, cached: Any = None):
-        self.method = method
-        self.owner = owner  # a weak reference: a copied __dict__ brings us elsewhere
-        self.cached = cached
-
-    def belongs(self, method: Any, instance: Any) -> bool:
-        return (
-            self.method is method
-            and self.owner is not None
-            and self.owner() is instance
-        )
-
-    def __reduce__(self) -> Any:
-        return _Home, ()
-
-
-class _CachedMethod:
-    """What :func:`cached_method` puts into the class."""
-
-    def __init__(self, function: Callable[..., Any], make: Callable[..., Any]) -> None:
-        make(function, method=True)  # bad arguments are told of at once
-        self._function = function
-        self._make = make
-        self._name = f"__cached_method_{getattr(function, '__qualname__', '')}"
-        self._homes: dict[Any, Any] = {}  # of instances without a __dict__, by id
-        update_wrapper(self, function)
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = f"__cached_method_{owner.__qualname__}.{name}"
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if instance is None:
-            return self
-        namespace = getattr(instance, "__dict__", None)
-        homes: dict[Any, Any] = self._homes
-        name: Any = id(instance)
-        if type(namespace) is dict:
-            homes, name = namespace, self._name
-        home = homes.get(name)
-        if type(home) is not _Home or not home.belongs(self, instance):
-            home = self._new_home(homes, name, instance)
-        return MethodType(home.cached, instance)
-
-    def _new_home(self, homes: dict[Any, Any], name: Any, instance: Any) -> _Home:
-        def forget(reference: Any) -> None:
-            home = homes.get(name)
-            if home is not None and home.owner is reference:
-                homes.pop(name, None)
-
-        try:
-            # The instance's own __dict__ dies with it.
-            owner = weakref.ref(instance, forget if homes is self._homes else None)
-        except TypeError:
-            raise TypeError(
-                f"cached_method {self._function.__qualname__!r}: instances of "
-                f"{type(instance).__name__!r} can't be weakly referenced "
-                "(is '__weakref__' missing in __slots__?)"
-            ) from None
-        fresh = _Home(self, owner, self._make(self._function, method=True))
-        home = homes.setdefault(name, fresh)  # another thread may have been faster
-        if type(home) is not _Home or not home.belongs(self, instance):
-            homes[name] = home = fresh
-        return home
-
-    def __call__(self, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return self.__get__(instance)(*args, **kwargs)
+def _method(function: Callable[..., Any], make: Callable[..., Any]) -> Any:
+    return update_wrapper(CachedMethod(function, make), function)
