@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.timeout(600)
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
-OPERATIONS = 7
+OPERATIONS = 8
 
 
 @pytest.fixture(autouse=True)

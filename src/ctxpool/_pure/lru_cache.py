@@ -470,7 +470,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
 
     def _departed(self) -> int:
         """How many entries have gone, whichever way (locked)."""
-        return self._inserts - self._data.__len__()  # len() may be cached, by us
+        return self._inserts - len(self._data)
 
     def _ask_popitem(
         self, reason: str, removed: int, out: list[tuple[_Node, str]]
