@@ -6,12 +6,35 @@ from typing import Any, TypeVar
 
 from .. import _cache_support as support
 from .lru_cache import LRUCache, _Node
-from .policies import POLICIES, Policy, tag_of
+from .policies import (
+    Fifo,
+    Lfu,
+    Lru,
+    Mru,
+    Policy,
+    RandomChoice,
+    S3Fifo,
+    Sieve,
+    tag_of,
+)
+from .tinylfu import Adaptive, TinyLfu
 
 __all__ = ["Cache"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+POLICIES: dict[str, Callable[[], Policy]] = {
+    "adaptive": Adaptive,
+    "fifo": Fifo,
+    "lfu": Lfu,
+    "lru": Lru,
+    "mru": Mru,
+    "rr": RandomChoice,
+    "s3fifo": S3Fifo,
+    "sieve": Sieve,
+    "tinylfu": TinyLfu,
+}
 
 
 class Cache(LRUCache[K, V]):

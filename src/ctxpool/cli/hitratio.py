@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["POLICIES", "hit_ratio", "optimum", "run"]
 
-POLICIES = ("lru", "s3fifo", "sieve", "fifo", "lfu", "mru", "rr")
+POLICIES = (
+    "lru",
+    "adaptive",
+    "tinylfu",
+    "s3fifo",
+    "sieve",
+    "fifo",
+    "lfu",
+    "mru",
+    "rr",
+)
 
 
 def hit_ratio(keys: Sequence[int], size: int, policy: str) -> float:
