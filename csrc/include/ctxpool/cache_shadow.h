@@ -26,7 +26,7 @@
  * Invariants (cxp_shadows_check())
  *     1. count[i][s] is the length of list s of expert i.
  *     2. Each node that is not free is in a list, and in the slot where it is sought.
- *     3. No score is out of its bounds.
+ *     3. What is chosen exists.
  *
  * Cost: O(1) an access; a smaller sample takes up to 16 nodes out at each access until
  * all that do not belong to it are gone. What there is no memory for is not seen.
@@ -221,6 +221,8 @@ cxp_shadows_drop_(cxp_shadows *s, uint32_t x, uint32_t n)
 static inline void
 cxp_shadows_move_(cxp_shadows *s, uint32_t x, uint32_t n, uint32_t segment)
 {
+    if (s->nodes[segment].next[x] == n)
+        return;
     cxp_shadows_take_(s, x, n);
     cxp_shadows_put_(s, x, n, segment);
 }
@@ -314,6 +316,8 @@ cxp_shadows_see_(cxp_shadows *s, const cxp_sketch *sketch, uint32_t tag, uint32_
 static inline void
 cxp_shadows_judge_(cxp_shadows *s, unsigned hits, uint32_t size)
 {
+    if (hits == 0 || hits == (1u << CXP_EXPERTS) - 1)
+        return;
     int64_t n = size, margin = n / 50;
     int hit[CXP_EXPERTS] = {hits & 1, hits >> 1 & 1, hits >> 2 & 1};
     for (uint32_t x = 1; x < CXP_EXPERTS; x++)

@@ -116,13 +116,13 @@ static inline void
 cxp_sketch_add(cxp_sketch *s, uint64_t mixed, uint32_t entries)
 {
     uint64_t *block = cxp_sketch_block_(s, mixed);
-    unsigned shift, counted = 0;
+    uint64_t counted = 0;
     for (unsigned i = 0; i < 4; i++) {
+        unsigned shift;
         uint64_t *word = block + cxp_sketch_at_(mixed, i, &shift);
-        if ((*word >> shift & 15) < 15) {
-            *word += UINT64_C(1) << shift;
-            counted = 1;
-        }
+        uint64_t room = (*word >> shift & 15) != 15; /* no branch: none to predict */
+        *word += room << shift;
+        counted |= room;
     }
     s->additions += counted;
     if (s->sweep < s->blocks) {

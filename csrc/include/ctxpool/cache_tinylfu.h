@@ -122,6 +122,9 @@ cxp_tiny_leave(cxp_tiny *w, const cxp_lru_table *t, uint32_t e)
 static inline void
 cxp_tiny_move_(cxp_tiny *w, cxp_lru_table *t, uint32_t e, uint8_t segment)
 {
+    if (w->mark[e] == segment &&
+        (segment == CXP_WINDOW ? t->entries[0].next : w->first[segment]) == e)
+        return;
     cxp_tiny_leave(w, t, e);
     cxp_lru_unlink_(t->entries, e);
     uint32_t at = segment == CXP_WINDOW ? t->entries[0].next : w->first[segment];

@@ -330,6 +330,8 @@ class Shadows:
         return hits
 
     def _judge(self, hits: list[bool], size: int) -> None:
+        if all(hits) or not any(hits):
+            return
         margin = size // 50
         lead = self.lead
         for x in 1, 2:
