@@ -61,11 +61,11 @@ test_random(uint32_t kind, uint32_t capacity)
     }
     uint32_t marks[KEYS + 2] = {0};
     for (uint32_t e = 1; e <= t.high; e++)
-        marks[e] = t.entries[e].key ? cxp_policy_mark(&p, &t, e) : 0;
+        marks[e] = t.entries[e].key ? cxp_policy_mark(&p, e) : 0;
     cxp_policy_restore(&p, &t, marks);
     CHECK(cxp_policy_check(&p, &t) == 0);
     for (uint32_t e = 1; e <= t.high; e++)
-        CHECK(!t.entries[e].key || marks[e] == cxp_policy_mark(&p, &t, e));
+        CHECK(!t.entries[e].key || marks[e] == cxp_policy_mark(&p, e));
     memset(marks, 0xff, sizeof marks); /* marks that nobody made */
     cxp_policy_restore(&p, &t, marks);
     CHECK(cxp_policy_check(&p, &t) == 0);

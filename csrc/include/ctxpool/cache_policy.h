@@ -225,7 +225,7 @@ cxp_policy_reset(cxp_policy *p)
 static inline size_t
 cxp_policy_bytes(const cxp_policy *p)
 {
-    size_t arrays = (p->mark || p->tiny.mark ? 1u : 0) + (p->nodes ? 4u : 0) + (p->place ? 4u : 0) +
+    size_t arrays = (p->mark ? 1u : 0) + (p->tiny.mark ? sizeof(cxp_count) : 0) + (p->nodes ? 4u : 0) + (p->place ? 4u : 0) +
                     (p->head ? 8u : 0);
     return p->room * arrays + p->ghosts.allocated * sizeof(cxp_ghost) +
            (p->ghosts.slots ? ((size_t)p->ghosts.mask + 1) * sizeof(uint32_t) : 0) +
@@ -527,7 +527,7 @@ cxp_policy_forget_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
         p->nodes[p->place[e]] = last;
         p->place[last] = p->place[e];
     } else if (cxp_policy_is_tiny_(p))
-        cxp_tiny_leave(&p->tiny, t, e);
+        cxp_tiny_forget(&p->tiny, t, e);
 }
 
 static inline void
@@ -595,10 +595,10 @@ cxp_cache_detach(cxp_lru_table *t, cxp_lru_table *old)
 
 /* What the policy knows of e, besides its place in the list. */
 static inline uint32_t
-cxp_policy_mark(const cxp_policy *p, const cxp_lru_table *t, uint32_t e)
+cxp_policy_mark(const cxp_policy *p, uint32_t e)
 {
     if (cxp_policy_is_tiny_(p))
-        return cxp_tiny_mark(&p->tiny, t, e);
+        return cxp_tiny_mark(&p->tiny, e);
     if (p->kind == CXP_S3FIFO)
         return p->mark[e];
     if (p->kind == CXP_SIEVE)

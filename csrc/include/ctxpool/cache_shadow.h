@@ -18,7 +18,7 @@
  * its like catches up, so LRU's lead is remembered for two rounds. The upper bound is
  * what is lost, at most, before LRU has the cache back.
  *
- * Layout. A node of 32 bytes for each tag that some expert holds, found by open
+ * Layout. A node of 36 bytes for each tag that some expert holds, found by open
  * addressing; it is linked into a list of each expert. Nodes 0, 1, 2 are the heads of
  * the segments of all experts. Beyond 32,768 entries that is about 1 byte for each
  * entry of the cache, below at most 90 KB.
@@ -43,6 +43,7 @@ typedef struct cxp_shadow_node {
     uint32_t tag;
     uint8_t in[CXP_EXPERTS]; /* 0: in none, else the segment + 1 */
     uint8_t live;
+    cxp_count count;
     uint32_t prev[CXP_EXPERTS], next[CXP_EXPERTS];
 } cxp_shadow_node;
 
@@ -165,11 +166,19 @@ cxp_shadows_new_(cxp_shadows *s, uint32_t tag)
     return n;
 }
 
+static inline unsigned
+cxp_shadows_frequency_(const cxp_shadows *s, const cxp_sketch *sketch, uint32_t n)
+{
+    return cxp_count_frequency(sketch, s->nodes[n].count);
+}
+
 /* No expert holds n. */
 static inline void
-cxp_shadows_free_(cxp_shadows *s, uint32_t n)
+cxp_shadows_free_(cxp_shadows *s, cxp_sketch *sketch, uint32_t n)
 {
     cxp_shadow_node *nodes = s->nodes;
+    cxp_sketch_raise(sketch, cxp_sketch_mix(nodes[n].tag),
+                     cxp_shadows_frequency_(s, sketch, n));
     uint32_t hole = cxp_shadows_slot_(s, nodes[n].tag);
     for (uint32_t p = (hole + 1) & s->mask; s->slots[p]; p = (p + 1) & s->mask) {
         uint32_t home = (nodes[s->slots[p]].tag * 0x9E3779B1u) >> 7 & s->mask;
@@ -211,11 +220,11 @@ cxp_shadows_take_(cxp_shadows *s, uint32_t x, uint32_t n)
 }
 
 static inline void
-cxp_shadows_drop_(cxp_shadows *s, uint32_t x, uint32_t n)
+cxp_shadows_drop_(cxp_shadows *s, cxp_sketch *sketch, uint32_t x, uint32_t n)
 {
     cxp_shadows_take_(s, x, n);
     if (!s->nodes[n].in[0] && !s->nodes[n].in[1] && !s->nodes[n].in[2])
-        cxp_shadows_free_(s, n);
+        cxp_shadows_free_(s, sketch, n);
 }
 
 static inline void
@@ -243,7 +252,7 @@ cxp_shadows_hit_(cxp_shadows *s, uint32_t x, uint32_t n, uint32_t size)
 
 /* Expert x makes room for one. */
 static inline void
-cxp_shadows_evict_(cxp_shadows *s, const cxp_sketch *sketch, uint32_t x, uint32_t size)
+cxp_shadows_evict_(cxp_shadows *s, cxp_sketch *sketch, uint32_t x, uint32_t size)
 {
     const cxp_shadow_node *nodes = s->nodes;
     const uint32_t *count = s->count[x];
@@ -253,20 +262,18 @@ cxp_shadows_evict_(cxp_shadows *s, const cxp_sketch *sketch, uint32_t x, uint32_
     if (!count[CXP_PROBATION] && !count[CXP_PROTECTED])
         victim = candidate;
     else if (count[CXP_WINDOW] >= cxp_shadows_window(x, size)) {
-        unsigned a =
-            cxp_sketch_estimate(sketch, cxp_sketch_mix(nodes[candidate].tag));
-        unsigned b = cxp_sketch_estimate(sketch, cxp_sketch_mix(nodes[victim].tag));
-        if (a > b)
+        if (cxp_shadows_frequency_(s, sketch, candidate) >
+            cxp_shadows_frequency_(s, sketch, victim))
             cxp_shadows_move_(s, x, candidate, CXP_PROBATION);
         else
             victim = candidate;
     }
-    cxp_shadows_drop_(s, x, victim);
+    cxp_shadows_drop_(s, sketch, x, victim);
 }
 
 /* n is new to expert x. */
 static inline void
-cxp_shadows_add_(cxp_shadows *s, const cxp_sketch *sketch, uint32_t x, uint32_t n,
+cxp_shadows_add_(cxp_shadows *s, cxp_sketch *sketch, uint32_t x, uint32_t n,
                  uint32_t size)
 {
     uint32_t *count = s->count[x];
@@ -286,21 +293,23 @@ cxp_shadows_bound_(int64_t value, int64_t least, int64_t most)
     return value < least ? least : value > most ? most : value;
 }
 
-/* A key of the sample was asked for, or stored; size: entries of a miniature. Which of
- * the experts hit it, as bits. */
+/* A key of the sample was asked for, or stored, and has this frequency; size: entries of
+ * a miniature. Which of the experts hit it, as bits. */
 static inline unsigned
-cxp_shadows_see_(cxp_shadows *s, const cxp_sketch *sketch, uint32_t tag, uint32_t size)
+cxp_shadows_see_(cxp_shadows *s, cxp_sketch *sketch, uint32_t tag, unsigned frequency,
+                 uint32_t size)
 {
     for (int i = 0; i < CXP_PURGE && s->purge > CXP_SEGMENTS; i++) {
         uint32_t n = --s->purge;
         if (s->nodes[n].live && !cxp_shadows_sampled(s, cxp_sketch_mix(s->nodes[n].tag)))
             for (uint32_t x = 0; x < CXP_EXPERTS; x++)
                 if (s->nodes[n].in[x])
-                    cxp_shadows_drop_(s, x, n);
+                    cxp_shadows_drop_(s, sketch, x, n);
     }
     uint32_t n = s->allocated ? s->slots[cxp_shadows_slot_(s, tag)] : 0;
     if (!n && !(n = cxp_shadows_new_(s, tag)))
         return 0;
+    s->nodes[n].count = cxp_count_of(sketch, 0, frequency);
     unsigned hits = 0;
     for (uint32_t x = 0; x < CXP_EXPERTS; x++) {
         if (s->nodes[n].in[x]) {
@@ -340,10 +349,21 @@ cxp_shadows_judge_(cxp_shadows *s, unsigned hits, uint32_t size)
         s->chosen = s->better;
 }
 
+/* How often a tag was asked for, as far as is known here. */
+static inline unsigned
+cxp_shadows_known(const cxp_shadows *s, const cxp_sketch *sketch, uint32_t tag,
+                  uint64_t mixed)
+{
+    if (!s->allocated || !cxp_shadows_sampled(s, mixed))
+        return 0;
+    uint32_t n = s->slots[cxp_shadows_slot_(s, tag)];
+    return n ? cxp_shadows_frequency_(s, sketch, n) : 0;
+}
+
 /* A key was asked for or stored, in a cache that holds `used` and has held `high`. */
 static inline void
-cxp_shadows_access(cxp_shadows *s, const cxp_sketch *sketch, uint32_t tag,
-                   uint64_t mixed, uint32_t used, uint32_t high)
+cxp_shadows_access(cxp_shadows *s, cxp_sketch *sketch, uint32_t tag, uint64_t mixed,
+                   unsigned frequency, uint32_t used, uint32_t high)
 {
     uint32_t log = cxp_shadows_log(high, s->log);
     if (log != s->log) {
@@ -353,7 +373,7 @@ cxp_shadows_access(cxp_shadows *s, const cxp_sketch *sketch, uint32_t tag,
     if (!cxp_shadows_sampled(s, mixed))
         return;
     uint32_t size = used >> log ? used >> log : 1;
-    cxp_shadows_judge_(s, cxp_shadows_see_(s, sketch, tag, size), size);
+    cxp_shadows_judge_(s, cxp_shadows_see_(s, sketch, tag, frequency, size), size);
 }
 
 /* Walk all invariants: 0, or the number of the first that is broken. O(n). */

@@ -5,15 +5,20 @@
  * Friedman, Manes, "TinyLFU: a highly efficient cache admission policy", ACM TOS 13
  * (2017).
  *
+ * The sketch is for keys the cache does not hold. For one that it holds, a hit adds to a
+ * count of its own (cxp_count), which enters the sketch when the key leaves and is taken
+ * up from there when it comes back: a hit touches no more memory, and is exact.
+ *
  * Layout. Blocks of 64 bytes, one for each eight entries the cache has ever held: 128
  * counters of 4 bits. A tag has four counters, all in one block. The number of blocks
  * grows one by one, as in linear hashing (Litwin, VLDB 1980): block b splits into b and
  * b + level by being copied, which overestimates but never forgets.
  *
- * Aging: after ten additions an entry all counters are halved, a block at each addition
- * from then on, so that no call has more than one to do.
+ * Aging: after ten additions an entry an epoch is over and all counters are halved: a
+ * block at each access from then on, so that no call has more than one to do; a count
+ * when it is looked at next, for it knows its epoch (modulo 1,024).
  *
- * Cost: add, estimate, grow by a block O(1). 8 bytes an entry.
+ * Cost: raise, estimate, grow by a block, tick O(1). 8 bytes an entry, and 2 a count.
  */
 #ifndef CTXPOOL_CACHE_SKETCH_H
 #define CTXPOOL_CACHE_SKETCH_H
@@ -30,7 +35,8 @@ typedef struct cxp_sketch {
     uint32_t blocks; /* level <= blocks < 2 * level, once there is one */
     uint32_t level;
     uint32_t sweep; /* the next block to halve; none when it is past the last */
-    uint64_t additions;
+    uint32_t epoch;
+    uint64_t additions; /* to counts; the caller adds */
 } cxp_sketch;
 
 static inline uint32_t
@@ -61,6 +67,7 @@ cxp_sketch_clear(cxp_sketch *s)
 {
     memset(s->words, 0, CXP_SKETCH_WORDS * sizeof *s->words);
     s->blocks = s->level = s->sweep = 1;
+    s->epoch = 0;
     s->additions = 0;
 }
 
@@ -97,8 +104,7 @@ static inline uint64_t *
 cxp_sketch_block_(const cxp_sketch *s, uint64_t mixed)
 {
     uint32_t high = (uint32_t)(mixed >> 32), b = high & (2 * s->level - 1);
-    if (b >= s->blocks)
-        b = high & (s->level - 1);
+    b -= s->level & -(uint32_t)(b >= s->blocks); /* no branch: none to predict */
     return s->words + (size_t)b * CXP_SKETCH_WORDS;
 }
 
@@ -111,27 +117,19 @@ cxp_sketch_at_(uint64_t mixed, unsigned i, unsigned *shift)
     return 2 * i + (bits & 1);
 }
 
-/* Once more; the cache has held `entries`. */
+/* An access: a step of the aging. The cache has held `entries`. */
 static inline void
-cxp_sketch_add(cxp_sketch *s, uint64_t mixed, uint32_t entries)
+cxp_sketch_tick(cxp_sketch *s, uint32_t entries)
 {
-    uint64_t *block = cxp_sketch_block_(s, mixed);
-    uint64_t counted = 0;
-    for (unsigned i = 0; i < 4; i++) {
-        unsigned shift;
-        uint64_t *word = block + cxp_sketch_at_(mixed, i, &shift);
-        uint64_t room = (*word >> shift & 15) != 15; /* no branch: none to predict */
-        *word += room << shift;
-        counted |= room;
-    }
-    s->additions += counted;
     if (s->sweep < s->blocks) {
-        block = s->words + (size_t)s->sweep++ * CXP_SKETCH_WORDS;
+        uint64_t *block = s->words + (size_t)s->sweep++ * CXP_SKETCH_WORDS;
         for (unsigned i = 0; i < CXP_SKETCH_WORDS; i++)
             block[i] = block[i] >> 1 & UINT64_C(0x7777777777777777);
-    } else if (s->additions >= (uint64_t)CXP_SKETCH_PERIOD * (entries < 8 ? 8 : entries)) {
+    } else if (s->additions >=
+               (uint64_t)CXP_SKETCH_PERIOD * (entries < 8 ? 8 : entries)) {
         s->additions /= 2;
         s->sweep = 0;
+        s->epoch++;
     }
 }
 
@@ -159,6 +157,23 @@ cxp_sketch_raise(cxp_sketch *s, uint64_t mixed, unsigned to)
         if ((*word >> shift & 15) < to)
             *word = (*word & ~(UINT64_C(15) << shift)) | (uint64_t)to << shift;
     }
+}
+
+/* ---- Counts: 2 bits of the caller's, 4 of the frequency, 10 of the epoch ---- */
+
+typedef uint16_t cxp_count;
+
+static inline cxp_count
+cxp_count_of(const cxp_sketch *s, unsigned own, unsigned frequency)
+{
+    return (cxp_count)((own | frequency << 2 | s->epoch << 6) & 0xffff);
+}
+
+static inline unsigned
+cxp_count_frequency(const cxp_sketch *s, cxp_count c)
+{
+    unsigned age = (s->epoch - (c >> 6)) & 1023;
+    return (c >> 2 & 15u) >> (age < 4 ? age : 4);
 }
 
 #endif

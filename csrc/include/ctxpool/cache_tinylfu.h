@@ -19,13 +19,13 @@
  *
  * Layout. The table's list is window, protected, probation, each newest first. first[s]
  * is the first entry of segment s: with none in it, that of the next segment, 0 for the
- * end of the list. A byte an entry says the segment.
+ * end of the list. A count an entry says the segment and the frequency.
  *
  * Invariants (cxp_tiny_check())
  *     1. Segments are in that order, and count[] and first[] are right.
  *     2. The share is between those of 1 % and 80 %; the sketch has its blocks.
  *
- * Cost: use, insert, remove, victim O(1). 1 byte an entry, the sketch 8; CXP_ADAPTIVE
+ * Cost: use, insert, remove, victim O(1). 2 bytes an entry, the sketch 8; CXP_ADAPTIVE
  * the miniatures besides.
  */
 #ifndef CTXPOOL_CACHE_TINYLFU_H
@@ -42,7 +42,7 @@ enum {
 };
 
 typedef struct cxp_tiny {
-    uint8_t *mark;
+    cxp_count *mark; /* the segment is its lowest bits */
     cxp_sketch sketch;
     uint32_t first[CXP_SEGMENTS], count[CXP_SEGMENTS]; /* first[CXP_WINDOW]: unused */
     int adaptive;
@@ -74,7 +74,7 @@ cxp_tiny_reset(cxp_tiny *w)
 static inline int
 cxp_tiny_reserve(cxp_tiny *w, size_t entries)
 {
-    uint8_t *mark = realloc(w->mark, entries);
+    cxp_count *mark = realloc(w->mark, entries * sizeof *mark);
     if (!mark)
         return -1;
     w->mark = mark;
@@ -89,6 +89,12 @@ cxp_tiny_bytes(const cxp_tiny *w)
 }
 
 /* ---- Segments ---- */
+
+static inline uint8_t
+cxp_tiny_segment_(const cxp_tiny *w, uint32_t e)
+{
+    return w->mark[e] & 3;
+}
 
 static inline int
 cxp_tiny_is_lru_(const cxp_tiny *w)
@@ -108,10 +114,10 @@ cxp_tiny_window_(const cxp_tiny *w, const cxp_lru_table *t)
 
 /* e leaves its segment; it stays where it is in the list. */
 static inline void
-cxp_tiny_leave(cxp_tiny *w, const cxp_lru_table *t, uint32_t e)
+cxp_tiny_leave_(cxp_tiny *w, const cxp_lru_table *t, uint32_t e)
 {
     uint32_t next = t->entries[e].next;
-    w->count[w->mark[e]]--;
+    w->count[cxp_tiny_segment_(w, e)]--;
     if (w->first[CXP_PROTECTED] == e)
         w->first[CXP_PROTECTED] = next;
     if (w->first[CXP_PROBATION] == e)
@@ -122,10 +128,10 @@ cxp_tiny_leave(cxp_tiny *w, const cxp_lru_table *t, uint32_t e)
 static inline void
 cxp_tiny_move_(cxp_tiny *w, cxp_lru_table *t, uint32_t e, uint8_t segment)
 {
-    if (w->mark[e] == segment &&
+    if (cxp_tiny_segment_(w, e) == segment &&
         (segment == CXP_WINDOW ? t->entries[0].next : w->first[segment]) == e)
         return;
-    cxp_tiny_leave(w, t, e);
+    cxp_tiny_leave_(w, t, e);
     cxp_lru_unlink_(t->entries, e);
     uint32_t at = segment == CXP_WINDOW ? t->entries[0].next : w->first[segment];
     uint32_t prev = t->entries[at].prev;
@@ -138,7 +144,7 @@ cxp_tiny_move_(cxp_tiny *w, cxp_lru_table *t, uint32_t e, uint8_t segment)
         w->first[CXP_PROTECTED] = e;
     if (segment == CXP_PROBATION)
         w->first[CXP_PROBATION] = e;
-    w->mark[e] = segment;
+    w->mark[e] = (cxp_count)((w->mark[e] & ~3u) | segment);
     w->count[segment]++;
 }
 
@@ -152,9 +158,9 @@ cxp_tiny_oldest_(const cxp_tiny *w, const cxp_lru_table *t, uint32_t segment)
 }
 
 static inline unsigned
-cxp_tiny_frequency(const cxp_tiny *w, const cxp_lru_table *t, uint32_t e)
+cxp_tiny_frequency(const cxp_tiny *w, uint32_t e)
 {
-    return cxp_sketch_estimate(&w->sketch, cxp_sketch_mix(t->entries[e].tag));
+    return cxp_count_frequency(&w->sketch, w->mark[e]);
 }
 
 /* ---- The climb ---- */
@@ -178,14 +184,20 @@ cxp_tiny_climb_(cxp_tiny *w)
     w->hits = w->requests = 0;
 }
 
+/* e, of that frequency before, was asked for or stored. */
 static inline void
-cxp_tiny_access_(cxp_tiny *w, const cxp_lru_table *t, uint32_t e, unsigned hit)
+cxp_tiny_access_(cxp_tiny *w, const cxp_lru_table *t, uint32_t e, uint64_t mixed,
+                 unsigned segment, unsigned frequency, unsigned hit)
 {
-    uint64_t mixed = cxp_sketch_mix(t->entries[e].tag);
-    cxp_sketch_add(&w->sketch, mixed, t->high);
+    if (frequency < 15) {
+        frequency++;
+        w->sketch.additions++;
+    }
+    w->mark[e] = cxp_count_of(&w->sketch, segment, frequency);
+    cxp_sketch_tick(&w->sketch, t->high);
     if (w->adaptive) {
-        cxp_shadows_access(&w->shadows, &w->sketch, t->entries[e].tag, mixed, t->used,
-                           t->high);
+        cxp_shadows_access(&w->shadows, &w->sketch, t->entries[e].tag, mixed, frequency,
+                           t->used, t->high);
         return;
     }
     w->hits += hit;
@@ -198,8 +210,10 @@ cxp_tiny_access_(cxp_tiny *w, const cxp_lru_table *t, uint32_t e, unsigned hit)
 static inline void
 cxp_tiny_use(cxp_tiny *w, cxp_lru_table *t, uint32_t e)
 {
-    cxp_tiny_access_(w, t, e, 1);
-    if (w->mark[e] == CXP_WINDOW || cxp_tiny_is_lru_(w)) {
+    uint64_t mixed = cxp_sketch_mix(t->entries[e].tag);
+    uint8_t segment = cxp_tiny_segment_(w, e);
+    cxp_tiny_access_(w, t, e, mixed, segment, cxp_tiny_frequency(w, e), 1);
+    if (segment == CXP_WINDOW || cxp_tiny_is_lru_(w)) {
         cxp_tiny_move_(w, t, e, CXP_WINDOW);
         return;
     }
@@ -216,14 +230,29 @@ static inline void
 cxp_tiny_add(cxp_tiny *w, cxp_lru_table *t, uint32_t e)
 {
     cxp_sketch_grow(&w->sketch, t->high);
-    w->mark[e] = CXP_WINDOW;
+    uint64_t mixed = cxp_sketch_mix(t->entries[e].tag);
+    unsigned frequency = cxp_sketch_estimate(&w->sketch, mixed);
+    if (w->adaptive) {
+        unsigned known = cxp_shadows_known(&w->shadows, &w->sketch,
+                                           t->entries[e].tag, mixed);
+        frequency = known > frequency ? known : frequency;
+    }
     w->count[CXP_WINDOW]++;
-    cxp_tiny_access_(w, t, e, 0);
+    cxp_tiny_access_(w, t, e, mixed, CXP_WINDOW, frequency, 0);
     if (cxp_tiny_is_lru_(w))
         return;
     uint32_t length = cxp_tiny_window_(w, t);
     for (int i = 0; i < 4 && w->count[CXP_WINDOW] > length; i++)
         cxp_tiny_move_(w, t, cxp_tiny_oldest_(w, t, CXP_WINDOW), CXP_PROBATION);
+}
+
+/* e is about to leave the table. */
+static inline void
+cxp_tiny_forget(cxp_tiny *w, const cxp_lru_table *t, uint32_t e)
+{
+    cxp_sketch_raise(&w->sketch, cxp_sketch_mix(t->entries[e].tag),
+                     cxp_tiny_frequency(w, e));
+    cxp_tiny_leave_(w, t, e);
 }
 
 /* Whether one that was asked for a times replaces one asked for b times. One in 128 of
@@ -247,8 +276,8 @@ cxp_tiny_victim(cxp_tiny *w, cxp_lru_table *t)
         w->count[CXP_WINDOW] == t->used)
         return victim;
     uint32_t candidate = cxp_tiny_oldest_(w, t, CXP_WINDOW);
-    if (!cxp_tiny_admits_(w, cxp_tiny_frequency(w, t, candidate),
-                          cxp_tiny_frequency(w, t, victim)))
+    if (!cxp_tiny_admits_(w, cxp_tiny_frequency(w, candidate),
+                          cxp_tiny_frequency(w, victim)))
         return candidate;
     cxp_tiny_move_(w, t, candidate, CXP_PROBATION);
     return victim;
@@ -258,9 +287,9 @@ cxp_tiny_victim(cxp_tiny *w, cxp_lru_table *t)
 
 /* Segment, frequency, and how long the window is to be. */
 static inline uint32_t
-cxp_tiny_mark(const cxp_tiny *w, const cxp_lru_table *t, uint32_t e)
+cxp_tiny_mark(const cxp_tiny *w, uint32_t e)
 {
-    return w->mark[e] | cxp_tiny_frequency(w, t, e) << 2 |
+    return cxp_tiny_segment_(w, e) | cxp_tiny_frequency(w, e) << 2 |
            (w->adaptive ? w->shadows.chosen : w->share) << 6;
 }
 
@@ -280,14 +309,12 @@ cxp_tiny_restore(cxp_tiny *w, cxp_lru_table *t, const uint32_t *marks)
     uint32_t chosen = 0;
     uint8_t segment = CXP_PROBATION;
     for (uint32_t e = t->entries[0].prev; e; e = t->entries[e].prev) {
-        uint64_t mixed = cxp_sketch_mix(t->entries[e].tag);
-        cxp_sketch_raise(&w->sketch, mixed, marks[e] >> 2 & 15);
         uint8_t is = marks[e] & 3;
         if (segment == CXP_PROBATION && is == CXP_PROTECTED)
             segment = CXP_PROTECTED;
         else if (is == CXP_WINDOW)
             segment = CXP_WINDOW;
-        w->mark[e] = segment;
+        w->mark[e] = cxp_count_of(&w->sketch, segment, marks[e] >> 2 & 15);
         w->count[segment]++;
         if (segment != CXP_WINDOW)
             w->first[CXP_PROTECTED] = e;
@@ -307,7 +334,8 @@ cxp_tiny_restore(cxp_tiny *w, cxp_lru_table *t, const uint32_t *marks)
         uint64_t mixed = cxp_sketch_mix(t->entries[e].tag);
         if (cxp_shadows_sampled(s, mixed)) {
             uint32_t size = t->used >> s->log;
-            cxp_shadows_see_(s, &w->sketch, t->entries[e].tag, size ? size : 1);
+            cxp_shadows_see_(s, &w->sketch, t->entries[e].tag, cxp_tiny_frequency(w, e),
+                             size ? size : 1);
         }
     }
     s->chosen = chosen < CXP_EXPERTS ? chosen : 0;
@@ -324,7 +352,7 @@ cxp_tiny_check(const cxp_tiny *w, const cxp_lru_table *t)
     uint32_t count[CXP_SEGMENTS] = {0}, first[CXP_SEGMENTS] = {0};
     uint8_t segment = CXP_WINDOW;
     for (uint32_t e = t->used ? t->entries[0].next : 0; e; e = t->entries[e].next) {
-        while (segment < CXP_SEGMENTS && segment != w->mark[e])
+        while (segment < CXP_SEGMENTS && segment != cxp_tiny_segment_(w, e))
             segment = next[segment];
         if (segment >= CXP_SEGMENTS)
             return 1;

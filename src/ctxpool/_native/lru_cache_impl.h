@@ -386,7 +386,7 @@ cxp_records(PyObject *self, cxp_lru_table *t, int by_use, Py_ssize_t *count)
             record->size = t->sizes ? t->sizes[e] : 1;
             record->due = t->due_count && t->place[e] ? t->due[e] : Py_HUGE_VAL;
             record->rank = rank[e];
-            record->mark = t->policy ? cxp_policy_mark(t->policy, t, e) : 0;
+            record->mark = t->policy ? cxp_policy_mark(t->policy, e) : 0;
         }
         *count = (Py_ssize_t)n;
     }

@@ -32,15 +32,18 @@ def mix(tag: int) -> int:
 class Sketch:
     """How often keys were asked for of late: a count-min sketch of 4-bit counters.
 
-    Each tag has four counters in one block of 128. Blocks are split one by one, as in
-    linear hashing, and halved one by one once there were ten additions an entry.
+    It is for keys the cache does not hold. One that it holds has a count of its own,
+    which enters the sketch when the key leaves. Each tag has four counters in one block of 128. Blocks are split one by one, as in
+    linear hashing, and halved one by one once there were ten additions an entry; that
+    ends an epoch.
     """
 
     def __init__(self) -> None:
         self.blocks: list[list[int]] = [[0] * 8]
         self.level = 1
         self.sweep = 1  # the next block to halve; none when it is past the last
-        self.additions = 0
+        self.additions = 0  # to counts; the caller adds
+        self.epoch = 0
 
     def grow(self, entries: int) -> None:
         """Have a block for each eight *entries*."""
@@ -63,14 +66,8 @@ class Sketch:
         picks = [mixed >> 5 * i & 31 for i in range(4)]
         return [(2 * i + (pick & 1), (pick >> 1) * 4) for i, pick in enumerate(picks)]
 
-    def add(self, mixed: int, entries: int) -> None:
-        """Once more; the cache has held *entries*."""
-        block, counted = self._block(mixed), 0
-        for word, shift in self._counters(mixed):
-            if block[word] >> shift & 15 < 15:
-                block[word] += 1 << shift
-                counted = 1
-        self.additions += counted
+    def tick(self, entries: int) -> None:
+        """An access: a step of the aging. The cache has held *entries*."""
         if self.sweep < len(self.blocks):
             block = self.blocks[self.sweep]
             block[:] = [word >> 1 & 0x7777777777777777 for word in block]
@@ -78,9 +75,10 @@ class Sketch:
         elif self.additions >= PERIOD * max(entries, 8):
             self.additions //= 2
             self.sweep = 0
+            self.epoch += 1
 
     def estimate(self, tag: int) -> int:
-        """How often *tag* was added of late, or more."""
+        """How often *tag* was counted of late, or more."""
         mixed = mix(tag)
         block = self._block(mixed)
         return min(
@@ -94,6 +92,26 @@ class Sketch:
         for word, shift in self._counters(mixed):
             if block[word] >> shift & 15 < count:
                 block[word] = block[word] & ~(15 << shift) | count << shift
+
+
+class Counts:
+    """Frequencies, up to 15, of what is held; halved at the end of each epoch."""
+
+    def __init__(self, sketch: Sketch) -> None:
+        self.sketch = sketch
+        self.counts: dict[Node, tuple[int, int]] = {}  # and the epoch, modulo 1024
+
+    def put(self, node: Node, frequency: int) -> None:
+        self.counts[node] = frequency, self.sketch.epoch & 1023
+
+    def frequency(self, node: Node) -> int:
+        frequency, epoch = self.counts[node]
+        return frequency >> min((self.sketch.epoch - epoch) & 1023, 4)
+
+    def forget(self, node: Node, tag: int) -> None:
+        """*node* is held no more."""
+        self.sketch.raise_to(tag, self.frequency(node))
+        del self.counts[node]
 
 
 class Segments:
@@ -162,9 +180,8 @@ class TinyLfu(Policy):
 
     def __init__(self) -> None:
         self.sketch = Sketch()
-        self.segments = Segments(
-            lambda node: self.sketch.estimate(node.tag), self._admits
-        )
+        self.counts = Counts(self.sketch)
+        self.segments = Segments(self.counts.frequency, self._admits)
         self.high = 0
         self.state = 0
         self.share, self.step, self.upwards = LEAST, STEP, True
@@ -196,8 +213,21 @@ class TinyLfu(Policy):
         self.before = ratio
         self.hits = self.requests = 0
 
-    def _access(self, tag: int, hit: int) -> None:
-        self.sketch.add(mix(tag), self.high)
+    def _count(self, node: Node, frequency: int, hit: int) -> None:
+        """*node*, of that frequency before, was asked for or stored."""
+        if frequency < 15:
+            frequency += 1
+            self.sketch.additions += 1
+        self.counts.put(node, frequency)
+        self.sketch.tick(self.high)
+        self._learn(node.tag, frequency, hit)
+
+    def _known(self, tag: int) -> int:
+        """How often *tag* was asked for, which is not held."""
+        return self.sketch.estimate(tag)
+
+    def _learn(self, tag: int, frequency: int, hit: int) -> None:
+        """What the access says of the window to have."""
         self.hits += hit
         self.requests += 1
         if self.requests >= PERIOD * max(self.high, 8):
@@ -207,14 +237,15 @@ class TinyLfu(Policy):
         self.segments.add(node)
         self.high = max(self.high, len(self.segments.segment))
         self.sketch.grow(self.high)
-        self._access(node.tag, 0)
+        self._count(node, self._known(node.tag), 0)
         self.segments.settle(self._window())
 
     def use(self, node: Node) -> None:
-        self._access(node.tag, 1)
+        self._count(node, self.counts.frequency(node), 1)
         self.segments.use(node, len(self.segments.segment), self._window())
 
     def remove(self, node: Node) -> None:
+        self.counts.forget(node, node.tag)
         self.segments.remove(node)
 
     def victim(self) -> Node:
@@ -224,7 +255,7 @@ class TinyLfu(Policy):
         return self.segments.order()
 
     def mark(self, node: Node) -> int:
-        frequency = self.sketch.estimate(node.tag)
+        frequency = self.counts.frequency(node)
         return self.segments.segment[node] | frequency << 2 | self._state() << 6
 
     def restore(self, marked: Iterable[tuple[Node, int]]) -> None:
@@ -233,7 +264,7 @@ class TinyLfu(Policy):
         self.sketch.grow(self.high)
         segment, state = PROBATION, 0
         for node, mark in marked:
-            self.sketch.raise_to(node.tag, mark >> 2 & 15)
+            self.counts.put(node, mark >> 2 & 15)
             if segment == PROBATION and mark & 3 == PROTECTED:
                 segment = PROTECTED
             elif mark & 3 == WINDOW:
@@ -267,7 +298,8 @@ class Shadows:
     """
 
     def __init__(self, sketch: Sketch) -> None:
-        self.experts = [Segments(sketch.estimate) for _ in range(3)]
+        self.counts = Counts(sketch)
+        self.experts = [Segments(self.counts.frequency) for _ in range(3)]
         self.nodes: list[int | None] = []  # tags; only for the order of the purge
         self.place: dict[int, int] = {}
         self.free: list[int] = []
@@ -292,6 +324,7 @@ class Shadows:
     def _drop(self, expert: Segments, tag: int) -> None:
         expert.remove(tag)
         if not any(tag in other.segment for other in self.experts):
+            self.counts.forget(tag, tag)
             place = self.place.pop(tag)
             self.nodes[place] = None
             self.free.append(place)
@@ -305,7 +338,7 @@ class Shadows:
                         self._drop(expert, tag)
         self.purge = end
 
-    def _see(self, tag: int, size: int) -> list[bool]:
+    def _see(self, tag: int, frequency: int, size: int) -> list[bool]:
         """Which experts have *tag*, that is asked for; the others take it up."""
         self._purge()
         if tag not in self.place:
@@ -315,6 +348,7 @@ class Shadows:
                 place = len(self.nodes)
                 self.nodes.append(None)
             self.nodes[place], self.place[tag] = tag, place
+        self.counts.put(tag, frequency)
         hits = []
         for number, expert in enumerate(self.experts):
             window = window_of(number, size)
@@ -351,19 +385,24 @@ class Shadows:
         elif lead[self.better] >= 0:
             self.chosen = self.better
 
-    def access(self, tag: int, used: int, high: int) -> None:
+    def known(self, tag: int) -> int:
+        """How often *tag* was asked for, as far as is known here."""
+        known = tag in self.place and self._sampled(tag)
+        return self.counts.frequency(tag) if known else 0
+
+    def access(self, tag: int, frequency: int, used: int, high: int) -> None:
         """*tag* was asked for or stored; the cache holds *used* and has held *high*."""
         self._sample(high)
         if self._sampled(tag):
             size = max(used >> self.log, 1)
-            self._judge(self._see(tag, size), size)
+            self._judge(self._see(tag, frequency, size), size)
 
-    def restore(self, tags: list[int], chosen: int) -> None:
-        """All hold what is there of these *tags*, oldest first."""
-        self._sample(len(tags))
-        for tag in tags:
+    def restore(self, counted: list[tuple[int, int]], chosen: int) -> None:
+        """All hold what is there of these (tag, frequency), oldest first."""
+        self._sample(len(counted))
+        for tag, frequency in counted:
             if self._sampled(tag):
-                self._see(tag, max(len(tags) >> self.log, 1))
+                self._see(tag, frequency, max(len(counted) >> self.log, 1))
         self.chosen = self.better = chosen if chosen < len(self.experts) else 0
 
 
@@ -377,12 +416,16 @@ class Adaptive(TinyLfu):
     def _window(self) -> int:
         return window_of(self.shadows.chosen, len(self.segments.segment))
 
-    def _access(self, tag: int, hit: int) -> None:
-        self.sketch.add(mix(tag), self.high)
-        self.shadows.access(tag, len(self.segments.segment), self.high)
+    def _known(self, tag: int) -> int:
+        return max(super()._known(tag), self.shadows.known(tag))
+
+    def _learn(self, tag: int, frequency: int, hit: int) -> None:
+        self.shadows.access(tag, frequency, len(self.segments.segment), self.high)
 
     def _state(self) -> int:
         return self.shadows.chosen
 
     def _restore_state(self, state: int) -> None:
-        self.shadows.restore([node.tag for node in self.order()], state)
+        frequency = self.counts.frequency
+        counted = [(node.tag, frequency(node)) for node in self.order()]
+        self.shadows.restore(counted, state)
