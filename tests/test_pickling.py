@@ -17,7 +17,8 @@ data = sys.stdin.buffer.read()
 if data:
     window, cache, *more = pickle.loads(data)
     assert [(c.policy, c.by_recency()) for c in more] == [
-        ("s3fifo", [0, 4, 5]), ("sieve", [0, 4, 5]), ("lfu", [4, 5, 0])], more
+        ("s3fifo", [0, 4, 5]), ("sieve", [0, 4, 5]), ("lfu", [4, 5, 0]),
+        ("tinylfu", [0, 1, 5]), ("adaptive", [3, 4, 5])], more
     assert type(window) is ctxpool.TokenWindow and type(cache) is ctxpool.LRUCache
 else:
     window = ctxpool.TokenWindow(4, dtype="int64", overflow="compact", overlap=1)
@@ -25,7 +26,8 @@ else:
     cache = ctxpool.LRUCache(10, len)
     cache["a"], cache["b"] = "xx", "yyy"
     cache["a"]
-    more = [ctxpool.Cache(3, policy) for policy in ("s3fifo", "sieve", "lfu")]
+    policies = "s3fifo", "sieve", "lfu", "tinylfu", "adaptive"
+    more = [ctxpool.Cache(3, policy) for policy in policies]
     for key in (0, 0, 0, 1, 2, 3, 4, 5):
         for each in more:
             each.setdefault(key, key)

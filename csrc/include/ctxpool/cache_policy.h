@@ -225,8 +225,8 @@ cxp_policy_reset(cxp_policy *p)
 static inline size_t
 cxp_policy_bytes(const cxp_policy *p)
 {
-    size_t arrays = (p->mark ? 1u : 0) + (p->tiny.mark ? sizeof(cxp_count) : 0) + (p->nodes ? 4u : 0) + (p->place ? 4u : 0) +
-                    (p->head ? 8u : 0);
+    size_t arrays = (p->mark ? 1u : 0) + (p->tiny.mark ? sizeof(cxp_count) : 0) +
+                    (p->nodes ? 4u : 0) + (p->place ? 4u : 0) + (p->head ? 8u : 0);
     return p->room * arrays + p->ghosts.allocated * sizeof(cxp_ghost) +
            (p->ghosts.slots ? ((size_t)p->ghosts.mask + 1) * sizeof(uint32_t) : 0) +
            cxp_tiny_bytes(&p->tiny);

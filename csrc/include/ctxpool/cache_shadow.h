@@ -293,15 +293,16 @@ cxp_shadows_bound_(int64_t value, int64_t least, int64_t most)
     return value < least ? least : value > most ? most : value;
 }
 
-/* A key of the sample was asked for, or stored, and has this frequency; size: entries of
- * a miniature. Which of the experts hit it, as bits. */
+/* A key of the sample was asked for, or stored, and has this frequency; size: entries
+ * of a miniature. Which of the experts hit it, as bits. */
 static inline unsigned
 cxp_shadows_see_(cxp_shadows *s, cxp_sketch *sketch, uint32_t tag, unsigned frequency,
                  uint32_t size)
 {
     for (int i = 0; i < CXP_PURGE && s->purge > CXP_SEGMENTS; i++) {
         uint32_t n = --s->purge;
-        if (s->nodes[n].live && !cxp_shadows_sampled(s, cxp_sketch_mix(s->nodes[n].tag)))
+        if (s->nodes[n].live &&
+            !cxp_shadows_sampled(s, cxp_sketch_mix(s->nodes[n].tag)))
             for (uint32_t x = 0; x < CXP_EXPERTS; x++)
                 if (s->nodes[n].in[x])
                     cxp_shadows_drop_(s, sketch, x, n);

@@ -5,18 +5,18 @@
  * Friedman, Manes, "TinyLFU: a highly efficient cache admission policy", ACM TOS 13
  * (2017).
  *
- * The sketch is for keys the cache does not hold. For one that it holds, a hit adds to a
- * count of its own (cxp_count), which enters the sketch when the key leaves and is taken
- * up from there when it comes back: a hit touches no more memory, and is exact.
+ * The sketch is for keys the cache does not hold. For one that it holds, a hit adds to
+ * a count of its own (cxp_count), which enters the sketch when the key leaves and is
+ * taken up from there when it comes back: a hit touches no more memory, and is exact.
  *
  * Layout. Blocks of 64 bytes, one for each eight entries the cache has ever held: 128
  * counters of 4 bits. A tag has four counters, all in one block. The number of blocks
  * grows one by one, as in linear hashing (Litwin, VLDB 1980): block b splits into b and
  * b + level by being copied, which overestimates but never forgets.
  *
- * Aging: after ten additions an entry an epoch is over and all counters are halved: a
- * block at each access from then on, so that no call has more than one to do; a count
- * when it is looked at next, for it knows its epoch (modulo 1,024).
+ * Aging: after ten accesses an entry, then five, an epoch is over and all counters are
+ * halved: a block at each access from then on, so that no call has more than one to do;
+ * a count when it is looked at next, for it knows its epoch (modulo 1,024).
  *
  * Cost: raise, estimate, grow by a block, tick O(1). 8 bytes an entry, and 2 a count.
  */
@@ -36,7 +36,7 @@ typedef struct cxp_sketch {
     uint32_t level;
     uint32_t sweep; /* the next block to halve; none when it is past the last */
     uint32_t epoch;
-    uint64_t additions; /* to counts; the caller adds */
+    uint64_t accesses;
 } cxp_sketch;
 
 static inline uint32_t
@@ -68,7 +68,7 @@ cxp_sketch_clear(cxp_sketch *s)
     memset(s->words, 0, CXP_SKETCH_WORDS * sizeof *s->words);
     s->blocks = s->level = s->sweep = 1;
     s->epoch = 0;
-    s->additions = 0;
+    s->accesses = 0;
 }
 
 /* As many blocks as that many entries want, which there is memory for. */
@@ -121,13 +121,14 @@ cxp_sketch_at_(uint64_t mixed, unsigned i, unsigned *shift)
 static inline void
 cxp_sketch_tick(cxp_sketch *s, uint32_t entries)
 {
+    s->accesses++;
     if (s->sweep < s->blocks) {
         uint64_t *block = s->words + (size_t)s->sweep++ * CXP_SKETCH_WORDS;
         for (unsigned i = 0; i < CXP_SKETCH_WORDS; i++)
             block[i] = block[i] >> 1 & UINT64_C(0x7777777777777777);
-    } else if (s->additions >=
+    } else if (s->accesses >=
                (uint64_t)CXP_SKETCH_PERIOD * (entries < 8 ? 8 : entries)) {
-        s->additions /= 2;
+        s->accesses /= 2;
         s->sweep = 0;
         s->epoch++;
     }

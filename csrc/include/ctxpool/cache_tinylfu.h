@@ -4,13 +4,14 @@
  * asked for more often (cache_sketch.h) than what the main part would drop for it; the
  * main part is a segmented LRU: probation, and after one more use protected, up to four
  * fifths of it. Einziger, Friedman, Manes, "TinyLFU: a highly efficient cache admission
- * policy", ACM TOS 13 (2017). The window's share makes it anything from LFU-like to LRU:
+ * policy", ACM TOS 13 (2017). The window's share makes it anything from LFU-like to
+ * LRU:
  *
  *     CXP_TINYLFU   the share climbs: Einziger, Eytan, Friedman, Manes, "Adaptive
  *                   software cache management", Middleware 2018
  *     CXP_ADAPTIVE  whole (LRU), 1 % or 25 %, as of late did best in three miniature
- *                   caches (cache_shadow.h); the mini-simulation of the same paper, with
- *                   LRU to fall back to
+ *                   caches (cache_shadow.h); the mini-simulation of the same paper,
+ * with LRU to fall back to
  *
  * Nothing is thrown out at a change: a window that is too long sheds four entries to
  * probation at each insertion; one that is too short grows by what comes. Under LRU a
@@ -175,11 +176,11 @@ cxp_tiny_climb_(cxp_tiny *w)
         w->upwards = !w->upwards;
     w->step = change >= CXP_TINY_RESTART ? CXP_TINY_STEP : w->step * 98 / 100;
     if (w->upwards)
-        w->share = w->share + w->step < CXP_TINY_MOST ? w->share + w->step
-                                                      : CXP_TINY_MOST;
+        w->share =
+            w->share + w->step < CXP_TINY_MOST ? w->share + w->step : CXP_TINY_MOST;
     else
-        w->share = w->share > CXP_TINY_LEAST + w->step ? w->share - w->step
-                                                       : CXP_TINY_LEAST;
+        w->share =
+            w->share > CXP_TINY_LEAST + w->step ? w->share - w->step : CXP_TINY_LEAST;
     w->before = ratio;
     w->hits = w->requests = 0;
 }
@@ -189,10 +190,7 @@ static inline void
 cxp_tiny_access_(cxp_tiny *w, const cxp_lru_table *t, uint32_t e, uint64_t mixed,
                  unsigned segment, unsigned frequency, unsigned hit)
 {
-    if (frequency < 15) {
-        frequency++;
-        w->sketch.additions++;
-    }
+    frequency += frequency < 15;
     w->mark[e] = cxp_count_of(&w->sketch, segment, frequency);
     cxp_sketch_tick(&w->sketch, t->high);
     if (w->adaptive) {
@@ -233,8 +231,8 @@ cxp_tiny_add(cxp_tiny *w, cxp_lru_table *t, uint32_t e)
     uint64_t mixed = cxp_sketch_mix(t->entries[e].tag);
     unsigned frequency = cxp_sketch_estimate(&w->sketch, mixed);
     if (w->adaptive) {
-        unsigned known = cxp_shadows_known(&w->shadows, &w->sketch,
-                                           t->entries[e].tag, mixed);
+        unsigned known =
+            cxp_shadows_known(&w->shadows, &w->sketch, t->entries[e].tag, mixed);
         frequency = known > frequency ? known : frequency;
     }
     w->count[CXP_WINDOW]++;

@@ -9,7 +9,6 @@ All arithmetic is in whole numbers, so that both implementations decide the same
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from itertools import chain
 
 from .policies import GOLDEN, MASK_64, Node, Policy, Queue, oldest
 
@@ -33,16 +32,16 @@ class Sketch:
     """How often keys were asked for of late: a count-min sketch of 4-bit counters.
 
     It is for keys the cache does not hold. One that it holds has a count of its own,
-    which enters the sketch when the key leaves. Each tag has four counters in one block of 128. Blocks are split one by one, as in
-    linear hashing, and halved one by one once there were ten additions an entry; that
-    ends an epoch.
+    which enters the sketch when the key leaves. Each tag has four counters in one block
+    of 128. Blocks are split one by one, as in linear hashing. After ten accesses an
+    entry, then each five, an epoch ends, and blocks are halved one by one.
     """
 
     def __init__(self) -> None:
         self.blocks: list[list[int]] = [[0] * 8]
         self.level = 1
         self.sweep = 1  # the next block to halve; none when it is past the last
-        self.additions = 0  # to counts; the caller adds
+        self.accesses = 0
         self.epoch = 0
 
     def grow(self, entries: int) -> None:
@@ -68,12 +67,13 @@ class Sketch:
 
     def tick(self, entries: int) -> None:
         """An access: a step of the aging. The cache has held *entries*."""
+        self.accesses += 1
         if self.sweep < len(self.blocks):
             block = self.blocks[self.sweep]
             block[:] = [word >> 1 & 0x7777777777777777 for word in block]
             self.sweep += 1
-        elif self.additions >= PERIOD * max(entries, 8):
-            self.additions //= 2
+        elif self.accesses >= PERIOD * max(entries, 8):
+            self.accesses //= 2
             self.sweep = 0
             self.epoch += 1
 
@@ -81,9 +81,7 @@ class Sketch:
         """How often *tag* was counted of late, or more."""
         mixed = mix(tag)
         block = self._block(mixed)
-        return min(
-            block[word] >> shift & 15 for word, shift in self._counters(mixed)
-        )
+        return min(block[word] >> shift & 15 for word, shift in self._counters(mixed))
 
     def raise_to(self, tag: int, count: int) -> None:
         """Have *tag* counted at least that often."""
@@ -215,9 +213,7 @@ class TinyLfu(Policy):
 
     def _count(self, node: Node, frequency: int, hit: int) -> None:
         """*node*, of that frequency before, was asked for or stored."""
-        if frequency < 15:
-            frequency += 1
-            self.sketch.additions += 1
+        frequency = min(frequency + 1, 15)
         self.counts.put(node, frequency)
         self.sketch.tick(self.high)
         self._learn(node.tag, frequency, hit)

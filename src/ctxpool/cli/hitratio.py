@@ -176,6 +176,8 @@ def _write(path: str, option: str, write: Any) -> None:
 
 _COLOURS = {
     "lru": "#222222",
+    "adaptive": "#8b0000",
+    "tinylfu": "#56b4e9",
     "s3fifo": "#0072b2",
     "sieve": "#d55e00",
     "fifo": "#999999",
