@@ -185,6 +185,7 @@ _COLOURS = {
     "mru": "#cc79a7",
     "rr": "#e69f00",
 }
+_PLAIN = ("fifo", "lfu", "mru", "rr")  # thin, and below the others
 
 
 def _figure(result: dict[str, Any]) -> "Figure":
@@ -201,9 +202,19 @@ def _figure(result: dict[str, Any]) -> "Figure":
         sizes = [point["size"] for point in points]
         best = [point["percent"]["optimum"] for point in points]
         axes.plot(sizes, best, "k--", linewidth=1, label="optimum")
-        for policy, colour in _COLOURS.items():
+        for above, (policy, colour) in enumerate(reversed(_COLOURS.items())):
             ratios = [point["percent"][policy] for point in points]
-            axes.plot(sizes, ratios, "o-", color=colour, label=policy, markersize=4)
+            thin = policy in _PLAIN
+            axes.plot(
+                sizes,
+                ratios,
+                "o:" if thin else "o-",
+                color=colour,
+                label=policy,
+                linewidth=1 if thin else 1.8,
+                markersize=3 if thin else 4.5,
+                zorder=3 + above,
+            )
         axes.set_title(name, loc="left", fontsize=10, weight="bold")
         axes.set_xlabel("entries", fontsize=8)
         axes.set_ylabel("hits, %", fontsize=8)
@@ -212,7 +223,8 @@ def _figure(result: dict[str, Any]) -> "Figure":
         axes.set_ylim(bottom=0)
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
-    handles, labels = grid.flat[0].get_legend_handles_labels()
+    (best_handle, *handles), (_, *labels) = grid.flat[0].get_legend_handles_labels()
+    handles, labels = [best_handle, *handles[::-1]], ["optimum", *labels[::-1]]
     picture.legend(
         handles, labels, loc="outside lower center", ncols=len(labels), frameon=False
     )
