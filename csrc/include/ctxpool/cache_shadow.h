@@ -20,7 +20,7 @@
  *
  * Layout. A node of 36 bytes for each tag that some expert holds, found by open
  * addressing; it is linked into a list of each expert. Nodes 0, 1, 2 are the heads of
- * the segments of all experts. Beyond 32,768 entries that is about 1 byte for each
+ * the segments of all experts. Beyond 32,768 entries that is 1 to 4 bytes for each
  * entry of the cache, below at most 90 KB.
  *
  * Invariants (cxp_shadows_check())
@@ -51,6 +51,7 @@ typedef struct cxp_shadows {
     cxp_shadow_node *nodes;
     uint32_t *slots;
     uint32_t mask, allocated, high, free; /* nodes 3..high have been used */
+    uint32_t entries;                     /* of the cache, at most so far */
     uint32_t log;                         /* the sample: 1 key in 2^log */
     uint32_t purge;                       /* nodes below may be out of the sample */
     uint32_t count[CXP_EXPERTS][CXP_SEGMENTS];
@@ -137,7 +138,8 @@ cxp_shadows_grow_(cxp_shadows *s)
     return 0;
 }
 
-/* Memory for the sample of a cache of `entries`, while it fills and then. -1: none. */
+/* Memory for the sample of a cache of `entries`, were all experts to hold other keys:
+ * it grows with the cache, and no more once that is full. -1: none. */
 static inline int
 cxp_shadows_preallocate(cxp_shadows *s, uint32_t entries)
 {
@@ -367,6 +369,10 @@ cxp_shadows_access(cxp_shadows *s, cxp_sketch *sketch, uint32_t tag, uint64_t mi
                    unsigned frequency, uint32_t used, uint32_t high)
 {
     uint32_t log = cxp_shadows_log(high, s->log);
+    if (high > s->entries) {
+        s->entries = high;
+        cxp_shadows_preallocate(s, high); /* without it: as long as there are nodes */
+    }
     if (log != s->log) {
         s->log = log;
         s->purge = s->allocated ? s->high + 1 : 0;

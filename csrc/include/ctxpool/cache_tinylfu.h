@@ -327,7 +327,9 @@ cxp_tiny_restore(cxp_tiny *w, cxp_lru_table *t, const uint32_t *marks)
         return;
     }
     cxp_shadows *s = &w->shadows;
+    s->entries = t->high;
     s->log = cxp_shadows_log(t->high, 0);
+    cxp_shadows_preallocate(s, t->high);
     for (uint32_t e = t->entries[0].prev; e; e = t->entries[e].prev) {
         uint64_t mixed = cxp_sketch_mix(t->entries[e].tag);
         if (cxp_shadows_sampled(s, mixed)) {

@@ -97,8 +97,8 @@ cdef class Cache(LRUCache):
     elsewhere. Beside the entries of an LRUCache: 1 byte an entry with ``sieve``, about
     25 with ``s3fifo`` (it remembers the hashes of as many evicted keys), 8 with ``rr``,
     12 with ``lfu``, 10 with ``tinylfu``. ``adaptive`` has the 10 of ``tinylfu`` and its
-    miniatures: 100 to 200 bytes an entry up to 512 entries, at most 200 KB up to
-    65,536, and 2 to 4 bytes an entry beyond.
+    miniatures: 100 to 280 bytes an entry up to 512 entries, 90 KB in all up to 32,768,
+    1 to 4 bytes an entry beyond.
 
     A copy or pickle keeps the order and what is known of each entry, and forgets the
     evicted keys. ``adaptive`` and ``tinylfu`` keep the window they had chosen, and

@@ -173,29 +173,34 @@ class Segments:
         return [*probation, *protected, *new]
 
 
+class Admission:
+    """Whether one that was asked for *a* times replaces one asked for *b* times.
+
+    One in 128 of those that lose though they are in demand does it nevertheless: keys
+    made to collide in the sketch with the victim cannot shut the others out.
+    """
+
+    def __init__(self) -> None:
+        self.state = 0
+
+    def __call__(self, a: int, b: int) -> bool:
+        if a > b or a < 6:
+            return a > b
+        self.state = x = (self.state + GOLDEN) & MASK_64
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & MASK_64
+        return x >> 57 == 0
+
+
 class TinyLfu(Policy):
     """W-TinyLFU, the share of whose window climbs."""
 
     def __init__(self) -> None:
         self.sketch = Sketch()
         self.counts = Counts(self.sketch)
-        self.segments = Segments(self.counts.frequency, self._admits)
+        self.segments = Segments(self.counts.frequency, Admission())
         self.high = 0
-        self.state = 0
         self.share, self.step, self.upwards = LEAST, STEP, True
         self.hits = self.requests = self.before = 0
-
-    def _admits(self, a: int, b: int) -> bool:
-        """Whether one that was asked for *a* times replaces one asked for *b* times.
-
-        One in 128 of those that lose though they are in demand does it nevertheless:
-        keys made to collide in the sketch with the victim cannot shut the others out.
-        """
-        if a > b or a < 6:
-            return a > b
-        self.state = x = (self.state + GOLDEN) & MASK_64
-        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & MASK_64
-        return x >> 57 == 0
 
     def _window(self) -> int:
         return max(len(self.segments.segment) * self.share >> 16, 1)
