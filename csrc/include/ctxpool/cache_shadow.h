@@ -18,6 +18,9 @@
  * its like catches up, so LRU's lead is remembered for two rounds. The upper bound is
  * what is lost, at most, before LRU has the cache back.
  *
+ * While the cache itself is LRU, its own hits are LRU's, too: a sample whose keys
+ * happen to be too many for the miniature says nothing against it.
+ *
  * Layout. A node of 36 bytes for each tag that some expert holds, found by open
  * addressing; it is linked into a list of each expert. Nodes 0, 1, 2 are the heads of
  * the segments of all experts. Beyond 32,768 entries that is 1 to 4 bytes for each
@@ -363,10 +366,11 @@ cxp_shadows_known(const cxp_shadows *s, const cxp_sketch *sketch, uint32_t tag,
     return n ? cxp_shadows_frequency_(s, sketch, n) : 0;
 }
 
-/* A key was asked for or stored, in a cache that holds `used` and has held `high`. */
+/* A key was asked for, with or without a hit, in a cache that holds `used` and has held
+ * `high`. */
 static inline void
 cxp_shadows_access(cxp_shadows *s, cxp_sketch *sketch, uint32_t tag, uint64_t mixed,
-                   unsigned frequency, uint32_t used, uint32_t high)
+                   unsigned frequency, unsigned hit, uint32_t used, uint32_t high)
 {
     uint32_t log = cxp_shadows_log(high, s->log);
     if (high > s->entries) {
@@ -380,7 +384,10 @@ cxp_shadows_access(cxp_shadows *s, cxp_sketch *sketch, uint32_t tag, uint64_t mi
     if (!cxp_shadows_sampled(s, mixed))
         return;
     uint32_t size = used >> log ? used >> log : 1;
-    cxp_shadows_judge_(s, cxp_shadows_see_(s, sketch, tag, frequency, size), size);
+    unsigned hits = cxp_shadows_see_(s, sketch, tag, frequency, size);
+    if (!s->chosen)
+        hits |= hit;
+    cxp_shadows_judge_(s, hits, size);
 }
 
 /* Walk all invariants: 0, or the number of the first that is broken. O(n). */

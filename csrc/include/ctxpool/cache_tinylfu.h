@@ -195,7 +195,7 @@ cxp_tiny_access_(cxp_tiny *w, const cxp_lru_table *t, uint32_t e, uint64_t mixed
     cxp_sketch_tick(&w->sketch, t->high);
     if (w->adaptive) {
         cxp_shadows_access(&w->shadows, &w->sketch, t->entries[e].tag, mixed, frequency,
-                           t->used, t->high);
+                           hit, t->used, t->high);
         return;
     }
     w->hits += hit;

@@ -391,12 +391,15 @@ class Shadows:
         known = tag in self.place and self._sampled(tag)
         return self.counts.frequency(tag) if known else 0
 
-    def access(self, tag: int, frequency: int, used: int, high: int) -> None:
-        """*tag* was asked for or stored; the cache holds *used* and has held *high*."""
+    def access(self, tag: int, frequency: int, hit: int, used: int, high: int) -> None:
+        """*tag* was asked for; the cache holds *used* and has held *high*."""
         self._sample(high)
         if self._sampled(tag):
             size = max(used >> self.log, 1)
-            self._judge(self._see(tag, frequency, size), size)
+            hits = self._see(tag, frequency, size)
+            if not self.chosen:  # the cache itself is LRU, all of it
+                hits[0] |= bool(hit)
+            self._judge(hits, size)
 
     def restore(self, counted: list[tuple[int, int]], chosen: int) -> None:
         """All hold what is there of these (tag, frequency), oldest first."""
@@ -421,7 +424,7 @@ class Adaptive(TinyLfu):
         return max(super()._known(tag), self.shadows.known(tag))
 
     def _learn(self, tag: int, frequency: int, hit: int) -> None:
-        self.shadows.access(tag, frequency, len(self.segments.segment), self.high)
+        self.shadows.access(tag, frequency, hit, len(self.segments.segment), self.high)
 
     def _state(self) -> int:
         return self.shadows.chosen
