@@ -76,10 +76,10 @@ class Cache(LRUCache[K, V]):
         to have been asked for more often than what the main part, a segmented LRU,
         would drop for it. The window starts at 1 % and climbs with the hit ratio, a
         step each ten requests an entry. **It can fall below LRU**: by 12 points on one
-        trace (keys read once up and once down) and by 4 on another, by 12 where what
-        is popular changes fast. Einziger, Friedman, Manes, *TinyLFU: a highly efficient
-        cache admission policy*, ACM TOS 13 (2017), and *Adaptive software cache
-        management*.
+        trace (keys read once up and once down) and by 3 on another, by 8 to 16 where
+        what is popular changes fast. Einziger, Friedman, Manes, *TinyLFU: a highly
+        efficient cache admission policy*, ACM TOS 13 (2017), and *Adaptive software
+        cache management*.
 
         ``"lru"``: the least recently used; Mattson et al., *Evaluation techniques for
         storage hierarchies*, IBM Systems Journal 9 (1970).
