@@ -18,7 +18,8 @@ if data:
     window, cache, model, *more = pickle.loads(data)
     assert type(model) is ctxpool.MarkovModel
     assert [(c.policy, c.by_recency()) for c in more] == [
-        ("s3fifo", [0, 4, 5]), ("sieve", [0, 4, 5]), ("lfu", [4, 5, 0])], more
+        ("s3fifo", [0, 4, 5]), ("sieve", [0, 4, 5]), ("lfu", [4, 5, 0]),
+        ("tinylfu", [0, 1, 5]), ("adaptive", [3, 4, 5])], more
     assert type(window) is ctxpool.TokenWindow and type(cache) is ctxpool.LRUCache
 else:
     window = ctxpool.TokenWindow(4, dtype="int64", overflow="compact", overlap=1)
@@ -28,7 +29,8 @@ else:
     cache["a"]
     model = ctxpool.MarkovModel(2, 100, 5)
     model.train("abracadabra" * 9)
-    more = [ctxpool.Cache(3, policy) for policy in ("s3fifo", "sieve", "lfu")]
+    policies = "s3fifo", "sieve", "lfu", "tinylfu", "adaptive"
+    more = [ctxpool.Cache(3, policy) for policy in policies]
     for key in (0, 0, 0, 1, 2, 3, 4, 5):
         for each in more:
             each.setdefault(key, key)

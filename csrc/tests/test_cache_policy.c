@@ -73,6 +73,123 @@ test_random(uint32_t kind, uint32_t capacity)
     cxp_lru_fini(&t);
 }
 
+/* Large enough for a sample of the keys, which shrinks as the cache fills: loops that
+ * LRU loses, draws that it wins, and removals in between. */
+static void
+test_sample(uint32_t kind)
+{
+    enum { ROOM = 3000, ROUNDS = 90000 };
+    cxp_lru_table t;
+    cxp_policy p;
+    cxp_lru_init(&t);
+    cxp_policy_init(&p, kind);
+    t.policy = &p;
+    uint32_t state = 7, chosen = 0;
+    for (uint32_t step = 0; step < ROUNDS; step++) {
+        uintptr_t key = 1 + step % 4000;
+        if (step / 30000 == 1)
+            key = 1 + step / 8 + dice(&state, 2500);
+        uint32_t e = find(&t, key);
+        if (e && !dice(&state, 500))
+            cxp_cache_remove(&t, e);
+        else if (e)
+            cxp_cache_use(&t, e);
+        else {
+            if (t.used == ROOM)
+                cxp_cache_remove(&t, cxp_cache_victim(&t));
+            CHECK(cxp_cache_insert(&t, (void *)key, &t, cxp_lru_tag(key)));
+        }
+        chosen |= 1u << p.tiny.shadows.chosen;
+        if (step % 97 == 0)
+            CHECK(cxp_lru_check(&t) == 0 && cxp_policy_check(&p, &t) == 0);
+        if (check_failures)
+            break;
+    }
+    if (kind == CXP_ADAPTIVE) {
+        CHECK(p.tiny.shadows.log == 3);
+        CHECK(chosen & 1 && chosen & 6);
+        for (uint32_t x = 0; x < CXP_EXPERTS; x++) {
+            const uint32_t *count = p.tiny.shadows.count[x];
+            CHECK(count[0] + count[1] + count[2] <= ROOM >> 3);
+        }
+    }
+    cxp_policy_reset(&p);
+    cxp_lru_fini(&t);
+}
+
+/* Preallocated, nothing grows any more. */
+static void
+test_preallocated(uint32_t kind)
+{
+    cxp_lru_table t;
+    cxp_policy p;
+    cxp_lru_init(&t);
+    cxp_policy_init(&p, kind);
+    t.policy = &p;
+    CHECK(!cxp_lru_reserve(&t, 5000) && !cxp_policy_preallocate(&p, &t));
+    size_t bytes = cxp_policy_bytes(&p);
+    uint32_t state = 3;
+    for (uintptr_t step = 1; step < 60000; step++) {
+        uintptr_t key = step & 1 ? step : 1 + dice(&state, 9000);
+        uint32_t e = find(&t, key);
+        if (e) {
+            cxp_cache_use(&t, e);
+            continue;
+        }
+        if (t.used == 5000)
+            cxp_cache_remove(&t, cxp_cache_victim(&t));
+        CHECK(cxp_cache_insert(&t, (void *)key, &t, cxp_lru_tag(key)));
+    }
+    CHECK(cxp_policy_bytes(&p) == bytes);
+    cxp_policy_reset(&p);
+    cxp_lru_fini(&t);
+}
+
+/* Growth forgets nothing; aging halves all, a block at a time. */
+static void
+test_sketch(void)
+{
+    cxp_sketch s = {0};
+    CHECK(!cxp_sketch_reserve(&s, 1000));
+    cxp_sketch_grow(&s, 1);
+    CHECK(s.blocks == 1);
+    for (uint32_t tag = 0; tag < 40; tag++)
+        cxp_sketch_raise(&s, cxp_sketch_mix(tag), 1 + tag % 15);
+    for (uint32_t n = 2; n <= 1000; n += 7) {
+        cxp_sketch_grow(&s, n);
+        CHECK(s.blocks == cxp_sketch_blocks_for(n));
+        for (uint32_t tag = 0; tag < 40; tag++)
+            CHECK(cxp_sketch_estimate(&s, cxp_sketch_mix(tag)) >= 1 + tag % 15);
+    }
+    cxp_count c = cxp_count_of(&s, 2, 12);
+    s.accesses = 9999;
+    for (uint32_t i = 0; i <= s.blocks; i++)
+        cxp_sketch_tick(&s, 1000);
+    CHECK(s.sweep == s.blocks && s.accesses == 5000 + s.blocks && s.epoch == 1);
+    CHECK(cxp_count_frequency(&s, c) == 6 && (c & 3) == 2);
+    for (uint32_t tag = 0; tag < 1000; tag++)
+        CHECK(cxp_sketch_estimate(&s, cxp_sketch_mix(tag)) <= 7);
+    s.epoch = 1024;
+    c = cxp_count_of(&s, 1, 15);
+    s.epoch += 9;
+    CHECK(cxp_count_frequency(&s, c) == 0);
+    free(s.words);
+}
+
+/* A tie is lost, but now and then by one in demand. */
+static void
+test_admission(void)
+{
+    cxp_tiny w;
+    cxp_tiny_init(&w, 0);
+    int admitted = 0;
+    for (int i = 0; i < 12800; i++) {
+        CHECK(cxp_tiny_admits_(&w, 5, 4) && !cxp_tiny_admits_(&w, 5, 5));
+        admitted += cxp_tiny_admits_(&w, 10, 15);
+    }
+    CHECK(admitted > 50 && admitted < 150);
+}
+
 /* Those that died last are known, but for a few that share a bucket; older ones never.
  */
 static void
@@ -109,11 +226,17 @@ test_ghosts(void)
 int
 main(void)
 {
-    for (uint32_t kind = CXP_FIFO; kind <= CXP_SIEVE; kind++) {
+    for (uint32_t kind = 0; kind < CXP_POLICIES; kind++) {
         test_random(kind, 1);
         test_random(kind, 7);
         test_random(kind, 100);
     }
+    test_sample(CXP_ADAPTIVE);
+    test_sample(CXP_TINYLFU);
+    test_preallocated(CXP_ADAPTIVE);
+    test_preallocated(CXP_TINYLFU);
+    test_sketch();
+    test_admission();
     test_ghosts();
     return CHECK_SUMMARY();
 }

@@ -99,7 +99,17 @@ def checked_preallocate(maxsize: int | float, sized: bool) -> int:
 
 
 # In the order of the native numbers.
-POLICIES = ("fifo", "lfu", "lru", "mru", "rr", "s3fifo", "sieve")
+POLICIES = (
+    "adaptive",
+    "fifo",
+    "lfu",
+    "lru",
+    "mru",
+    "rr",
+    "s3fifo",
+    "sieve",
+    "tinylfu",
+)
 
 
 def checked_policy(policy: Any) -> str:

@@ -1,6 +1,7 @@
 """Policies against references in the plainest Python, and the twins op by op."""
 
 import math
+import pickle
 import random
 
 import hypothesis.strategies as st
@@ -289,6 +290,94 @@ def test_the_twins_agree_on_a_long_run(twins, policy):
     assert caches[0].__getstate__()["marks"] == caches[1].__getstate__()["marks"]
     for cache in caches:
         cache.check()
+
+
+def phases(requests):
+    """Loops over more than fits, up and down, draws, and what shifts: each in turn."""
+    x = 1
+    for n in range(requests):
+        x = x * 48271 % 0x7FFFFFFF
+        yield (
+            n % 1300,
+            abs(n % 2400 - 1200),
+            (x % 1500) * (x >> 16) % 3000,
+            n // 20 + x % 700,
+        )[n // 6000 % 4]
+
+
+@pytest.mark.parametrize("policy", ["adaptive", "tinylfu"])
+def test_the_twins_agree_while_they_adapt(twins, policy):
+    """Large enough for a sample of the keys, and for the sample to shrink."""
+    caches = [twin.Cache(1200, policy) for twin in twins]
+    windows = set()
+    for n, key in enumerate(phases(50_000)):
+        hits = [access(cache, key) for cache in caches]
+        assert hits[0] == hits[1], n
+        if n % 5000 == 2500:
+            states = [cache.__getstate__() for cache in caches]
+            windows.add(states[0]["marks"][0] >> 6)
+            assert states[0]["marks"] == states[1]["marks"]
+            assert caches[0].by_recency() == caches[1].by_recency()
+            for cache in caches:
+                cache.check()
+        if n == 20_000:  # each goes on as the other
+            states = [pickle.loads(pickle.dumps(c.__getstate__())) for c in caches]
+            caches = [twin.Cache(1) for twin in twins]
+            for cache, state in zip(caches, reversed(states), strict=True):
+                cache.__setstate__(state)
+        if n in (30_000, 40_000):
+            for cache in caches:
+                cache.resize(700 if n == 30_000 else 1500)
+    assert len(windows) > 1
+
+
+def hits_of(impl, policy, size, keys):
+    cache = impl.Cache(size, policy)
+    return [access(cache, key) for key in keys]
+
+
+def test_adaptive_is_lru_where_lru_is_best(impl):
+    up_and_down = [abs(n % 400 - 200) for n in range(8000)]
+    for size in (50, 100, 190):
+        assert hits_of(impl, "adaptive", size, up_and_down) == hits_of(
+            impl, "lru", size, up_and_down
+        )
+
+
+def test_adaptive_is_not_lru_where_lru_is_worst(impl):
+    loop = list(range(120)) * 40
+    assert sum(hits_of(impl, "lru", 100, loop)) == 0
+    assert sum(hits_of(impl, "adaptive", 100, loop)) > 0.7 * len(loop)
+
+
+def test_adaptive_returns_to_lru(impl):
+    """What it loses when the tide turns is a part of one cacheful."""
+    before = list(range(120)) * 30
+    for drift in (3, 10):
+        after = [1000 + n // drift + n * n % 60 for n in range(6000)]
+        keys = before + after
+        adaptive = sum(hits_of(impl, "adaptive", 100, keys)[len(before) :])
+        lru = sum(hits_of(impl, "lru", 100, keys)[len(before) :])
+        assert adaptive > lru - 100, drift
+
+
+def test_tinylfu_lets_scans_pass(impl):
+    x, keys = 1, []
+    for n in range(12_000):
+        x = x * 48271 % 0x7FFFFFFF
+        keys.append((x % 120) * (x >> 16) % 120 if n % 2 else 1000 + n)
+    lru, tiny = (sum(hits_of(impl, policy, 100, keys)) for policy in ("lru", "tinylfu"))
+    assert tiny > lru * 1.2
+
+
+def test_what_was_popular_goes_in_the_end(impl):
+    cache = impl.Cache(10, "tinylfu")
+    for key in range(10):
+        for _ in range(20):
+            access(cache, key)
+    for n in range(2000):
+        access(cache, 100 + n % 15)
+    assert min(cache) >= 100
 
 
 def test_keys_of_one_hash(impl):

@@ -78,6 +78,7 @@ SHARED: list[tuple[Any, Callable[[Any], None]]] = [
     (ctxpool.LRUCache(50), lru_cache),
     (ctxpool.LRUCache(50, ttl=1e-3), lru_cache),
     (ctxpool.Cache(50, "s3fifo"), lru_cache),
+    (ctxpool.Cache(50, "adaptive"), lru_cache),
 ]
 for shared, work in SHARED:
     together(partial(work, shared), partial(work, shared))

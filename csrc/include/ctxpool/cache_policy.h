@@ -19,6 +19,7 @@
  *     S3-FIFO           small queue, then main queue, each newest first
  *     LFU               groups of equal frequency, most frequent first; inside, most
  *                       recent first
+ *     TinyLFU, adaptive window, protected, probation (cache_tinylfu.h)
  * Side arrays by entry: a byte of marks (SIEVE, S3-FIFO) or words (RR 8 bytes, LFU 12).
  * S3-FIFO remembers the tags of as many evicted keys as its main queue holds entries
  * (cache_ghosts.h).
@@ -31,6 +32,7 @@
  *     3. RR: place[] is the inverse of nodes[0..used).
  *     4. SIEVE: the hand is 0 or a live entry.
  *     5. Those of the ghosts.
+ *     6 to 8. Those of cache_tinylfu.h.
  *
  * Cost: use O(1), at most two writes for a policy that only marks; insert, remove O(1);
  * victim O(1) amortised: SIEVE and S3-FIFO pass by entries that were used, each once
@@ -43,12 +45,23 @@
 #define CTXPOOL_CACHE_POLICY_H
 
 #include "cache_ghosts.h"
-#include "lru_table.h"
+#include "cache_tinylfu.h"
 
 /* Kept out of the callers, where it would cost LRU its registers: 15 % of a store. */
 #define CXP_ASIDE __attribute__((noinline, unused))
 
-enum { CXP_FIFO, CXP_LFU, CXP_LRU, CXP_MRU, CXP_RR, CXP_S3FIFO, CXP_SIEVE };
+enum {
+    CXP_ADAPTIVE,
+    CXP_FIFO,
+    CXP_LFU,
+    CXP_LRU,
+    CXP_MRU,
+    CXP_RR,
+    CXP_S3FIFO,
+    CXP_SIEVE,
+    CXP_TINYLFU,
+    CXP_POLICIES
+};
 
 /* ---- The policy ---- */
 
@@ -63,13 +76,21 @@ typedef struct cxp_policy {
     uint32_t groups, free_group; /* groups ever used */
     uint64_t random;             /* RR: splitmix64 */
     cxp_ghosts ghosts;
+    cxp_tiny tiny; /* TinyLFU, adaptive */
 } cxp_policy;
+
+static inline int
+cxp_policy_is_tiny_(const cxp_policy *p)
+{
+    return p->kind == CXP_TINYLFU || p->kind == CXP_ADAPTIVE;
+}
 
 static inline void
 cxp_policy_init(cxp_policy *p, uint32_t kind)
 {
     memset(p, 0, sizeof *p);
     p->kind = p->next_kind = kind;
+    cxp_tiny_init(&p->tiny, kind == CXP_ADAPTIVE);
 }
 
 /* As new, and of the next kind. */
@@ -82,6 +103,7 @@ cxp_policy_reset(cxp_policy *p)
     free(p->head);
     free(p->frequency);
     cxp_ghosts_reset(&p->ghosts);
+    cxp_tiny_reset(&p->tiny);
     cxp_policy_init(p, p->next_kind);
 }
 
@@ -89,9 +111,9 @@ cxp_policy_reset(cxp_policy *p)
 static inline size_t
 cxp_policy_bytes(const cxp_policy *p)
 {
-    size_t arrays = (p->mark ? 1u : 0) + (p->nodes ? 4u : 0) + (p->place ? 4u : 0) +
-                    (p->head ? 8u : 0);
-    return p->room * arrays + cxp_ghosts_bytes(&p->ghosts);
+    size_t arrays = (p->mark ? 1u : 0) + (p->tiny.mark ? sizeof(cxp_count) : 0) +
+                    (p->nodes ? 4u : 0) + (p->place ? 4u : 0) + (p->head ? 8u : 0);
+    return p->room * arrays + cxp_ghosts_bytes(&p->ghosts) + cxp_tiny_bytes(&p->tiny);
 }
 
 static inline int
@@ -123,7 +145,8 @@ cxp_policy_reserve(cxp_policy *p, const cxp_lru_table *t)
         if (cxp_policy_longer_(&p->place, n) || cxp_policy_longer_(&p->head, n) ||
             cxp_policy_longer_(&p->frequency, n))
             return -1;
-    }
+    } else if (cxp_policy_is_tiny_(p) && cxp_tiny_reserve(&p->tiny, n))
+        return -1;
     p->room = (uint32_t)n;
     return 0;
 }
@@ -141,9 +164,11 @@ cxp_policy_preallocate(cxp_policy *p, const cxp_lru_table *t)
 {
     if (cxp_policy_reserve(p, t))
         return -1;
-    return p->kind == CXP_S3FIFO
-               ? cxp_ghosts_reserve(&p->ghosts, cxp_s3_ghosts_(t->allocated))
-               : 0;
+    if (p->kind == CXP_S3FIFO)
+        return cxp_ghosts_reserve(&p->ghosts, cxp_s3_ghosts_(t->allocated));
+    if (p->kind == CXP_ADAPTIVE)
+        return cxp_shadows_preallocate(&p->tiny.shadows, t->allocated);
+    return 0;
 }
 
 /* Link e in front of `at`, 0 for the end of the list. */
@@ -296,6 +321,12 @@ cxp_rr_victim_(cxp_policy *p, const cxp_lru_table *t)
 
 /* ---- What a cache calls ---- */
 
+static CXP_ASIDE void
+cxp_policy_use_tiny_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
+{
+    cxp_tiny_use(&p->tiny, t, e);
+}
+
 static inline void
 cxp_cache_use(cxp_lru_table *t, uint32_t e)
 {
@@ -310,6 +341,8 @@ cxp_cache_use(cxp_lru_table *t, uint32_t e)
             p->mark[e]++;
     } else if (p->kind == CXP_LFU)
         cxp_lfu_use_(p, t, e);
+    else if (cxp_policy_is_tiny_(p))
+        cxp_policy_use_tiny_(p, t, e);
 }
 
 /* The same out of line, for callers whose fast path is another. */
@@ -331,6 +364,9 @@ cxp_policy_victim_(cxp_policy *p, cxp_lru_table *t)
         return cxp_s3_victim_(p, t);
     case CXP_SIEVE:
         return cxp_sieve_victim_(p, t);
+    case CXP_TINYLFU:
+    case CXP_ADAPTIVE:
+        return cxp_tiny_victim(&p->tiny, t);
     default:
         return cxp_lru_oldest(t);
     }
@@ -357,7 +393,8 @@ cxp_policy_add_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
     else if (p->kind == CXP_RR) {
         p->nodes[t->used - 1] = e;
         p->place[e] = t->used - 1;
-    }
+    } else if (cxp_policy_is_tiny_(p))
+        cxp_tiny_add(&p->tiny, t, e);
 }
 
 /* e is about to leave the table. */
@@ -379,7 +416,8 @@ cxp_policy_forget_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
         uint32_t last = p->nodes[t->used - 1];
         p->nodes[p->place[e]] = last;
         p->place[last] = p->place[e];
-    }
+    } else if (cxp_policy_is_tiny_(p))
+        cxp_tiny_forget(&p->tiny, t, e);
 }
 
 static inline void
@@ -458,6 +496,8 @@ cxp_cache_detach(cxp_lru_table *t, cxp_lru_table *old)
 static inline uint32_t
 cxp_policy_mark(const cxp_policy *p, uint32_t e)
 {
+    if (cxp_policy_is_tiny_(p))
+        return cxp_tiny_mark(&p->tiny, e);
     if (p->kind == CXP_S3FIFO)
         return p->mark[e];
     if (p->kind == CXP_SIEVE)
@@ -471,6 +511,10 @@ static inline void
 cxp_policy_restore(cxp_policy *p, cxp_lru_table *t, const uint32_t *marks)
 {
     uint32_t g = 0;
+    if (cxp_policy_is_tiny_(p)) {
+        cxp_tiny_restore(&p->tiny, t, marks);
+        return;
+    }
     p->first_main = p->mains = p->hand = p->groups = p->free_group = 0;
     for (uint32_t e = t->used ? t->entries[0].prev : 0; e; e = t->entries[e].prev) {
         if (p->kind == CXP_SIEVE) {
@@ -533,7 +577,10 @@ cxp_policy_check(const cxp_policy *p, const cxp_lru_table *t)
     }
     if (p->hand && (p->hand > t->high || !t->entries[p->hand].key))
         return 4;
-    return cxp_ghosts_check(&p->ghosts) ? 5 : 0;
+    if (cxp_ghosts_check(&p->ghosts))
+        return 5;
+    int broken = cxp_policy_is_tiny_(p) ? cxp_tiny_check(&p->tiny, t) : 0;
+    return broken ? 5 + broken : 0;
 }
 
 #endif

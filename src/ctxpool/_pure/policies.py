@@ -10,11 +10,21 @@ memory is bounded, and no foreign code runs.
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
-__all__ = ["POLICIES", "Policy", "tag_of"]
+__all__ = [
+    "Fifo",
+    "Lfu",
+    "Lru",
+    "Mru",
+    "Policy",
+    "RandomChoice",
+    "S3Fifo",
+    "Sieve",
+    "tag_of",
+]
 
 Node = Any
 Queue = OrderedDict[Node, Any]  # oldest first
@@ -327,14 +337,3 @@ class S3Fifo(Policy):
         for node, mark in marked:
             (self.main if mark & 4 else self.small)[node] = mark & 3
         self.high = len(self.main) + len(self.small)
-
-
-POLICIES: dict[str, Callable[[], Policy]] = {
-    "fifo": Fifo,
-    "lfu": Lfu,
-    "lru": Lru,
-    "mru": Mru,
-    "rr": RandomChoice,
-    "s3fifo": S3Fifo,
-    "sieve": Sieve,
-}

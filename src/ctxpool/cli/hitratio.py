@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["POLICIES", "hit_ratio", "optimum", "run"]
 
-POLICIES = ("lru", "s3fifo", "sieve", "fifo", "lfu", "mru", "rr")
+POLICIES = (
+    "lru",
+    "adaptive",
+    "tinylfu",
+    "s3fifo",
+    "sieve",
+    "fifo",
+    "lfu",
+    "mru",
+    "rr",
+)
 
 
 def hit_ratio(keys: Sequence[int], size: int, policy: str) -> float:
@@ -166,6 +176,8 @@ def _write(path: str, option: str, write: Any) -> None:
 
 _COLOURS = {
     "lru": "#222222",
+    "adaptive": "#8b0000",
+    "tinylfu": "#56b4e9",
     "s3fifo": "#0072b2",
     "sieve": "#d55e00",
     "fifo": "#999999",
@@ -173,6 +185,7 @@ _COLOURS = {
     "mru": "#cc79a7",
     "rr": "#e69f00",
 }
+_PLAIN = ("fifo", "lfu", "mru", "rr")  # thin, and below the others
 
 
 def _figure(result: dict[str, Any]) -> "Figure":
@@ -189,9 +202,19 @@ def _figure(result: dict[str, Any]) -> "Figure":
         sizes = [point["size"] for point in points]
         best = [point["percent"]["optimum"] for point in points]
         axes.plot(sizes, best, "k--", linewidth=1, label="optimum")
-        for policy, colour in _COLOURS.items():
+        for above, (policy, colour) in enumerate(reversed(_COLOURS.items())):
             ratios = [point["percent"][policy] for point in points]
-            axes.plot(sizes, ratios, "o-", color=colour, label=policy, markersize=4)
+            thin = policy in _PLAIN
+            axes.plot(
+                sizes,
+                ratios,
+                "o:" if thin else "o-",
+                color=colour,
+                label=policy,
+                linewidth=1 if thin else 1.8,
+                markersize=3 if thin else 4.5,
+                zorder=3 + above,
+            )
         axes.set_title(name, loc="left", fontsize=10, weight="bold")
         axes.set_xlabel("entries", fontsize=8)
         axes.set_ylabel("hits, %", fontsize=8)
@@ -200,7 +223,8 @@ def _figure(result: dict[str, Any]) -> "Figure":
         axes.set_ylim(bottom=0)
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
-    handles, labels = grid.flat[0].get_legend_handles_labels()
+    (best_handle, *handles), (_, *labels) = grid.flat[0].get_legend_handles_labels()
+    handles, labels = [best_handle, *handles[::-1]], ["optimum", *labels[::-1]]
     picture.legend(
         handles, labels, loc="outside lower center", ncols=len(labels), frameon=False
     )
