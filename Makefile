@@ -65,7 +65,7 @@ run: build ## the main job on the standard library's sources; plot and JSON in o
 
 .PHONY: test
 test: ctest build $(VENV)/.test $(VENV)/.optional ## every test, C and Python, on both back ends
-	$(py) -m pytest --require-native $(ARGS)
+	$(py) -m pytest --require-native -n logical --maxprocesses 4 --dist loadgroup $(ARGS)
 
 .PHONY: ctest
 ctest: $(VENV)/.made ## the unit tests of the C core alone

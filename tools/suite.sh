@@ -24,4 +24,5 @@ CTXPOOL_NATIVE=1 python -m pip --disable-pip-version-check install --quiet \
   --no-build-isolation --no-deps --force-reinstall \
   -Cbuild-dir="build/$name" "${install_args[@]}" .
 read -ra run <<<"${RUN:-}"
-"${run[@]}" python -m pytest --require-native -p no:cacheprovider "$@"
+"${run[@]}" python -m pytest --require-native -p no:cacheprovider \
+  -n logical --maxprocesses 4 --dist loadgroup "$@"

@@ -21,6 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 SITE = sysconfig.get_path("purelib")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker builds the wheel, once, for all of them."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("build"))
+
+
 def environment(**changes: str) -> dict[str, str]:
     """Ours, without the switches of ctxpool and of other builds."""
     clean = {

@@ -111,9 +111,9 @@ class Cache(LRUCache[K, V]):
     elsewhere. Native, a hit of ``tinylfu`` takes up to 1.4 times as long as one of
     ``s3fifo``, one of ``adaptive`` up to 1.9 times, in the smallest caches.
 
-    Beside the entries of an LRUCache: 1 byte an entry with ``sieve``, 15 to
-    30 with ``s3fifo`` (it remembers the hashes of nearly as many evicted keys), 8 with
-    ``rr``, 12 with ``lfu``, 10 with ``tinylfu``. ``adaptive`` has the 10 of ``tinylfu`` and its
+    Beside the entries of an LRUCache: 1 byte an entry with ``sieve``, 15 to 30 with
+    ``s3fifo`` (it remembers the hashes of nearly as many evicted keys), 8 with ``rr``,
+    12 with ``lfu``, 10 with ``tinylfu``. ``adaptive`` has the 10 of ``tinylfu`` and its
     miniatures: 100 to 280 bytes an entry up to 512 entries, 90 KB in all up to 32,768,
     1 to 4 bytes an entry beyond.
 
