@@ -110,6 +110,16 @@ cxp_ghosts_grow_(cxp_ghosts *g, uint32_t room)
     }
 }
 
+/* The slot of tag in its bucket, CXP_GHOST_WAYS for none. */
+static inline int
+cxp_ghosts_find_(const cxp_ghost_bucket *b, uint32_t tag)
+{
+    unsigned found = 0; /* a bit for each slot, without a branch for each */
+    for (int way = 0; way < CXP_GHOST_WAYS; way++)
+        found |= (unsigned)((b->tag[way] == tag) & (b->died[way] != 0)) << way;
+    return found ? __builtin_ctz(found) : CXP_GHOST_WAYS;
+}
+
 /* Forget tag; whether it was among the last `room` that died. */
 static inline int
 cxp_ghosts_take(cxp_ghosts *g, uint32_t tag, uint32_t room)
@@ -117,13 +127,12 @@ cxp_ghosts_take(cxp_ghosts *g, uint32_t tag, uint32_t room)
     if (!g->count)
         return 0;
     cxp_ghost_bucket *b = cxp_ghosts_bucket_(g, tag);
-    for (int way = 0; way < CXP_GHOST_WAYS; way++)
-        if (b->tag[way] == tag && b->died[way]) {
-            int known = g->now - b->died[way] < room;
-            b->tag[way] = b->died[way] = 0;
-            return known;
-        }
-    return 0;
+    int way = cxp_ghosts_find_(b, tag);
+    if (way == CXP_GHOST_WAYS)
+        return 0;
+    int known = g->now - b->died[way] < room;
+    b->tag[way] = b->died[way] = 0;
+    return known;
 }
 
 /* tag has died. `room`: how many are to be remembered. */
@@ -137,16 +146,15 @@ cxp_ghosts_add(cxp_ghosts *g, uint32_t tag, uint32_t room)
     if (!++g->now)
         g->now = 1;
     cxp_ghost_bucket *b = cxp_ghosts_bucket_(g, tag);
-    uint32_t longest = 0;
-    int at = 0;
-    for (int way = 0; way < CXP_GHOST_WAYS; way++) {
-        uint32_t age = b->died[way] ? g->now - b->died[way] : UINT32_MAX;
-        if (b->tag[way] == tag && b->died[way]) {
-            at = way;
-            break;
+    int at = cxp_ghosts_find_(b, tag);
+    if (at == CXP_GHOST_WAYS) { /* the oldest; before all, an empty one */
+        uint32_t longest = 0;
+        at = 0;
+        for (int way = 0; way < CXP_GHOST_WAYS; way++) {
+            uint32_t age = b->died[way] ? g->now - b->died[way] : UINT32_MAX;
+            at = age > longest ? way : at;
+            longest = age > longest ? age : longest;
         }
-        at = age > longest ? way : at;
-        longest = age > longest ? age : longest;
     }
     b->tag[at] = tag;
     b->died[at] = g->now;

@@ -66,13 +66,14 @@ enum {
 /* ---- The policy ---- */
 
 typedef struct cxp_policy {
-    uint32_t kind, next_kind;    /* next_kind: from the next reset on */
-    uint32_t room;               /* length of the side arrays */
-    uint8_t *mark;               /* SIEVE: used; S3-FIFO: times used, 4: in main */
-    uint32_t hand;               /* SIEVE; 0: starts at the oldest */
-    uint32_t first_main, mains;  /* S3-FIFO */
-    uint32_t *nodes, *place;     /* RR; LFU: group of an entry, in place[] */
-    uint32_t *head, *frequency;  /* LFU, by group; head links the free groups */
+    uint32_t kind, next_kind;   /* next_kind: from the next reset on */
+    uint32_t room;              /* length of the side arrays */
+    uint8_t *mark;              /* SIEVE: used; S3-FIFO: times used, 4: in main */
+    uint32_t most;              /* uses that are marked; 0: a use does something else */
+    uint32_t hand;              /* SIEVE; 0: starts at the oldest */
+    uint32_t first_main, mains; /* S3-FIFO */
+    uint32_t *nodes, *place;    /* RR; LFU: group of an entry, in place[] */
+    uint32_t *head, *frequency; /* LFU, by group; head links the free groups */
     uint32_t groups, free_group; /* groups ever used */
     uint64_t random;             /* RR: splitmix64 */
     cxp_ghosts ghosts;
@@ -90,6 +91,7 @@ cxp_policy_init(cxp_policy *p, uint32_t kind)
 {
     memset(p, 0, sizeof *p);
     p->kind = p->next_kind = kind;
+    p->most = kind == CXP_SIEVE ? 1 : kind == CXP_S3FIFO ? 3 : 0;
     cxp_tiny_init(&p->tiny, kind == CXP_ADAPTIVE);
 }
 
@@ -327,22 +329,28 @@ cxp_policy_use_tiny_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
     cxp_tiny_use(&p->tiny, t, e);
 }
 
+/* A hit, where it does more than mark. */
+static CXP_ASIDE void
+cxp_policy_use_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
+{
+    if (p->kind == CXP_LRU || p->kind == CXP_MRU)
+        cxp_lru_promote(t, e);
+    else if (p->kind == CXP_LFU)
+        cxp_lfu_use_(p, t, e);
+    else if (cxp_policy_is_tiny_(p))
+        cxp_policy_use_tiny_(p, t, e);
+}
+
 static inline void
 cxp_cache_use(cxp_lru_table *t, uint32_t e)
 {
     cxp_policy *p = t->policy;
-    if (!p || p->kind == CXP_LRU || p->kind == CXP_MRU)
+    if (!p)
         cxp_lru_promote(t, e);
-    else if (p->kind == CXP_SIEVE) {
-        if (!p->mark[e])
-            p->mark[e] = 1;
-    } else if (p->kind == CXP_S3FIFO) {
-        if ((p->mark[e] & 3) < 3)
-            p->mark[e]++;
-    } else if (p->kind == CXP_LFU)
-        cxp_lfu_use_(p, t, e);
-    else if (cxp_policy_is_tiny_(p))
-        cxp_policy_use_tiny_(p, t, e);
+    else if (!p->most)
+        cxp_policy_use_(p, t, e);
+    else if ((p->mark[e] & 3) < p->most)
+        p->mark[e]++;
 }
 
 /* The same out of line, for callers whose fast path is another. */

@@ -78,6 +78,8 @@ cdef extern from "lru_cache_impl.h":
     double cxp_monotonic()
     void cxp_after_fork(object self, cxp_lru_table *t)
     void cxp_take_slots(PyTypeObject *type, object specimen, cxp_lru_table *table)
+    int cxp_take_reads(PyTypeObject *type, object specimen, unsigned int *hooks,
+                       unsigned int get_hooks, unsigned int missing_hook) except -1
 
 cdef object MISSING = support.MISSING
 cdef object NO_DEFAULT = object()
@@ -1148,6 +1150,8 @@ cdef class LRUCache:
 
 cdef LRUCache specimen = LRUCache(0)
 cxp_take_slots(<PyTypeObject *>LRUCache, specimen, &specimen.table)
+cxp_take_reads(<PyTypeObject *>LRUCache, specimen, &specimen.hooks,
+               CONTAINS | GETITEM, MISSES)
 specimen = None
 vars(LRUCache)["__signature__"].owner = LRUCache
 MutableMapping.register(LRUCache)

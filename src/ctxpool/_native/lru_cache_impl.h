@@ -31,12 +31,34 @@
 
 /* ---- Keys ---- */
 
+/* Whether an exact int is of one digit, and which number it is. */
+static inline int
+cxp_is_small(PyObject *number, Py_ssize_t *value)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    if (!PyUnstable_Long_IsCompact((PyLongObject *)number))
+        return 0;
+    *value = PyUnstable_Long_CompactValue((PyLongObject *)number);
+#else
+    Py_ssize_t size = Py_SIZE(number); /* the number of digits, with its sign */
+    if (size < -1 || size > 1)
+        return 0;
+    *value = size * (Py_ssize_t)((PyLongObject *)number)->ob_digit[0];
+#endif
+    return 1;
+}
+
 static inline int
 cxp_key_tag(PyObject *key, uint32_t *tag)
 {
     Py_hash_t hash = -1;
     if (CXP_LIKELY(PyUnicode_CheckExact(key)))
         hash = CXP_STR_HASH(key);
+    else if (PyLong_CheckExact(key)) {
+        Py_ssize_t value; /* its own hash, but for -1, which goes the long way */
+        if (cxp_is_small(key, &value))
+            hash = value;
+    }
     if (hash == -1 && (hash = PyObject_Hash(key)) == -1)
         return -1;
     *tag = cxp_lru_tag((uint64_t)hash);
@@ -56,6 +78,11 @@ cxp_same_atom(PyObject *a, PyObject *b)
                PyUnicode_KIND(a) == PyUnicode_KIND(b) &&
                !memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b),
                        (size_t)length * PyUnicode_KIND(a));
+    }
+    if (type == &PyLong_Type) {
+        Py_ssize_t first, second;
+        if (cxp_is_small(a, &first) && cxp_is_small(b, &second))
+            return first == second;
     }
     if (type == &PyLong_Type || type == &PyBytes_Type) /* run no foreign code */
         return type->tp_richcompare(a, b, Py_EQ) == Py_True;
@@ -524,6 +551,71 @@ cxp_dealloc(PyObject *self)
     PyErr_Restore(type, value, traceback);
     cxp_base_dealloc(self);
     Py_TRASHCAN_END
+}
+
+/* ---- c[k] and get(), without Cython's part: 2 to 3 ns each ---- */
+
+static Py_ssize_t cxp_hooks_at; /* offset of the unsigned int in the object */
+static unsigned int cxp_get_hooks, cxp_missing_hook;
+static _PyCFunctionFastWithKeywords cxp_slow_get;
+static binaryfunc cxp_slow_subscript;
+
+static inline unsigned int
+cxp_hooks_of(PyObject *self)
+{
+    return *(unsigned int *)(void *)((char *)self + cxp_hooks_at);
+}
+
+static PyObject *
+cxp_get(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    cxp_lru_table *t = cxp_table_of(self);
+    if (CXP_UNLIKELY(names || count < 1 || count > 2 || cxp_lru_timed(t) ||
+                     cxp_hooks_of(self) & cxp_get_hooks))
+        return cxp_slow_get(self, args, count, names);
+    PyObject *value = cxp_hit(self, t, args[0]);
+    if (CXP_LIKELY(value) || PyErr_Occurred())
+        return value;
+    return Py_NewRef(count == 2 ? args[1] : Py_None);
+}
+
+static PyObject *
+cxp_subscript(PyObject *self, PyObject *key)
+{
+    cxp_lru_table *t = cxp_table_of(self);
+    if (CXP_UNLIKELY(cxp_lru_timed(t) || cxp_hooks_of(self) & cxp_missing_hook))
+        return cxp_slow_subscript(self, key);
+    PyObject *value = cxp_hit(self, t, key);
+    if (CXP_UNLIKELY(!value) && !PyErr_Occurred()) {
+        PyObject *wrapped = PyTuple_Pack(1, key); /* a tuple would be its arguments */
+        if (wrapped) {
+            PyErr_SetObject(PyExc_KeyError, wrapped);
+            Py_DECREF(wrapped);
+        }
+    }
+    return value;
+}
+
+static int
+cxp_take_reads(PyTypeObject *type, PyObject *specimen, unsigned int *hooks,
+               unsigned int get_hooks, unsigned int missing_hook)
+{
+    PyMethodDescrObject *descr =
+        (PyMethodDescrObject *)PyDict_GetItemString(type->tp_dict, "get");
+    if (!descr || Py_TYPE(descr) != &PyMethodDescr_Type ||
+        descr->d_method->ml_flags != (METH_FASTCALL | METH_KEYWORDS)) {
+        PyErr_SetString(PyExc_SystemError, "LRUCache.get is not what it was made as");
+        return -1;
+    }
+    cxp_hooks_at = (char *)hooks - (char *)specimen;
+    cxp_get_hooks = get_hooks;
+    cxp_missing_hook = missing_hook;
+    cxp_slow_get =
+        (_PyCFunctionFastWithKeywords)(void (*)(void))descr->d_method->ml_meth;
+    descr->d_method->ml_meth = (PyCFunction)(void (*)(void))cxp_get;
+    cxp_slow_subscript = type->tp_as_mapping->mp_subscript;
+    type->tp_as_mapping->mp_subscript = cxp_subscript;
+    return 0;
 }
 
 static void
