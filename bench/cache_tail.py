@@ -96,9 +96,7 @@ def record(
         for run in range(runs):
             caches = {entry.name: entry.make() for entry in entries}
             others = {entry.name: entry.make() for entry in entries}
-            # A burst that expires must stay whole.
-            begin = 0 if ttl is not None else -part * run // runs
-            for turn, start in enumerate(range(begin, most, part)):
+            for turn, start in enumerate(range(-part * run // runs, most, part)):
                 at = turn % len(entries)
                 for entry in entries[at:] + entries[:at]:
                     first, last = max(start, 0), min(start + part, entry.n)

@@ -35,8 +35,8 @@
  *     6 to 8. Those of cache_tinylfu.h.
  *
  * Cost: use O(1), at most two writes for a policy that only marks; insert, remove O(1);
- * victim O(1) amortised: SIEVE and S3-FIFO pass by entries that were used, each once
- * for the hit that marked it.
+ * victim O(1), for SIEVE amortised: it and S3-FIFO pass by entries that were used, each
+ * once for the hit that marked it, S3-FIFO no more than CXP_MOST_PASSED.
  *
  * Contract: as the table's. Nothing here fails but cxp_cache_insert(), for want of
  * memory, with nothing changed; ghosts for which there is no memory are forgotten.
@@ -256,6 +256,11 @@ cxp_lfu_use_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
 
 enum { CXP_S3_MAIN = 4 };
 
+/* Entries that were used and so are passed by, until the next goes all the same: a
+ * cache in which all were used is no reason for a pause. (SIEVE without them all would
+ * be another: it loses half its hits on loops that it would win.) */
+enum { CXP_MOST_PASSED = 32 };
+
 static inline void
 cxp_s3_add_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
 {
@@ -272,10 +277,10 @@ cxp_s3_add_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
 static inline uint32_t
 cxp_s3_victim_(cxp_policy *p, cxp_lru_table *t)
 {
-    for (;;) {
+    for (int passed = 0;; passed++) {
         if (((uint64_t)t->used - p->mains) * 10 >= t->used) {
             uint32_t e = t->entries[p->first_main].prev;
-            if (p->mark[e] < 2) {
+            if (p->mark[e] < 2 || passed == CXP_MOST_PASSED) {
                 cxp_ghosts_add(&p->ghosts, t->entries[e].tag, cxp_s3_ghosts_(t->high));
                 return e;
             }
@@ -284,7 +289,7 @@ cxp_s3_victim_(cxp_policy *p, cxp_lru_table *t)
             p->mains++;
         } else {
             uint32_t e = t->entries[0].prev;
-            if (p->mark[e] == CXP_S3_MAIN)
+            if (p->mark[e] == CXP_S3_MAIN || passed == CXP_MOST_PASSED)
                 return e;
             p->mark[e]--;
             if (p->first_main != e) {

@@ -213,6 +213,17 @@ cxp_lru_oldest(const cxp_lru_table *t)
     return t->used ? t->entries[0].prev : 0;
 }
 
+/* The oldest will go next: have the processor fetch what that will touch, its slot and
+ * its key, and the entry after it. */
+static inline void
+cxp_lru_expect(const cxp_lru_table *t)
+{
+    const cxp_lru_entry *oldest = &t->entries[t->entries[0].prev];
+    __builtin_prefetch(&t->slots[cxp_lru_home(t, oldest->tag)], 1);
+    __builtin_prefetch(oldest->key, 1);
+    __builtin_prefetch(&t->entries[oldest->prev], 1);
+}
+
 /* The entry used next after e; 0 when e is the most recent. */
 static inline uint32_t
 cxp_lru_newer(const cxp_lru_table *t, uint32_t e)

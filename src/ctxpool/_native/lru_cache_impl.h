@@ -336,6 +336,8 @@ cxp_store(PyObject *self, cxp_lru_table *t, const uint32_t *capacity, int *track
         if (CXP_LIKELY(!cxp_cache_replace_at(t, e, key, value, tag, at))) {
             *evicted += 1;
             result = CXP_EVICTED;
+            if (!t->policy)
+                cxp_lru_expect(t);
         } else
             result = -2;
     } else if (CXP_UNLIKELY(!cxp_cache_insert(t, key, value, tag)))

@@ -11,7 +11,7 @@ memory is bounded, and no foreign code runs.
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 __all__ = [
@@ -30,6 +30,9 @@ Node = Any
 Queue = OrderedDict[Node, Any]  # oldest first
 GOLDEN = 0x9E3779B97F4A7C15
 MASK_64 = (1 << 64) - 1
+# Entries that were used and so are passed by, until the next goes all the same: a cache
+# in which all were used is no reason for a pause.
+MOST_PASSED = 32
 
 
 def tag_of(hashed: int) -> int:
@@ -312,17 +315,17 @@ class S3Fifo(Policy):
 
     def victim(self) -> Node:
         small, main = self.small, self.main
-        while True:
+        for passed in count():
             if len(small) * 10 >= len(small) + len(main):
                 node = oldest(small)
-                if small[node] < 2:
+                if small[node] < 2 or passed == MOST_PASSED:
                     self.ghosts.add(node.tag, self.high - self.high // 10)
                     return node
                 del small[node]
                 main[node] = 0
             else:
                 node = oldest(main)
-                if not main[node]:
+                if not main[node] or passed == MOST_PASSED:
                     return node
                 main[node] -= 1
                 main.move_to_end(node)
