@@ -72,6 +72,35 @@ test_recency_and_order(void)
     cxp_lru_fini(&t);
 }
 
+/* Fifty entries of one home: most are too far from it for their slots to say how far.
+ */
+static void
+test_far_from_home(void)
+{
+    cxp_lru_table t;
+    cxp_lru_init(&t);
+    uint32_t e[50];
+    for (uint32_t k = 0; k < 50; k++) {
+        e[k] = cxp_lru_insert(&t, (void *)(uintptr_t)(k + 1), &t, 8 * k);
+        CHECK(e[k]);
+        CHECK(cxp_lru_insert(&t, (void *)(uintptr_t)(k + 101), &t, k << 29 | 1));
+    }
+    CHECK(cxp_lru_check(&t) == 0);
+    for (uint32_t k = 0; k < 50; k += 2) {
+        CHECK(!cxp_lru_replace(&t, e[k], (void *)(uintptr_t)(k + 201), &t, 8 * k + 4));
+        CHECK(cxp_lru_check(&t) == 0);
+    }
+    for (uint32_t k = 0; k < 50; k++) {
+        uint32_t at, tag = t.entries[e[k * 7 % 50]].tag;
+        CHECK(cxp_lru_first(&t, tag, &at) == e[k * 7 % 50]);
+        cxp_lru_remove(&t, e[k * 7 % 50]);
+        CHECK(cxp_lru_first(&t, tag, &at) == 0);
+        CHECK(cxp_lru_check(&t) == 0);
+    }
+    CHECK(cxp_lru_len(&t) == 50);
+    cxp_lru_fini(&t);
+}
+
 static void
 test_sequence_wraps(void)
 {
@@ -238,6 +267,7 @@ main(void)
 {
     test_empty();
     test_recency_and_order();
+    test_far_from_home();
     test_sequence_wraps();
     test_reserve();
     test_detach();

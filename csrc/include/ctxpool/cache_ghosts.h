@@ -60,6 +60,14 @@ cxp_ghosts_bucket_(const cxp_ghosts *g, uint32_t tag)
     return &g->buckets[(mixed ^ mixed >> 16) & (g->count - 1)];
 }
 
+/* Have the processor fetch the bucket of tag. */
+static inline void
+cxp_ghosts_expect(const cxp_ghosts *g, uint32_t tag)
+{
+    if (g->count)
+        __builtin_prefetch(cxp_ghosts_bucket_(g, tag), 1);
+}
+
 /* The buckets that `room` ghosts want. */
 static inline uint32_t
 cxp_ghosts_wanted(uint32_t room)

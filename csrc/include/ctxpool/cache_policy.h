@@ -473,6 +473,46 @@ cxp_policy_yield_(cxp_policy *p, cxp_lru_table *t, uint32_t e)
     return 0;
 }
 
+/* Have the processor fetch what the next to go will touch. A victim that will be passed
+ * by costs no more than the fetch. */
+static CXP_ASIDE void
+cxp_policy_expect_(const cxp_policy *p, const cxp_lru_table *t)
+{
+    uint32_t e = t->entries[0].prev;
+    if (p->kind == CXP_S3FIFO) {
+        if (((uint64_t)t->used - p->mains) * 10 >= t->used)
+            e = t->entries[p->first_main].prev;
+        cxp_ghosts_expect(&p->ghosts, t->entries[e].tag);
+    } else if (p->kind == CXP_SIEVE && p->hand)
+        e = p->hand;
+    else if (p->kind == CXP_MRU || p->kind == CXP_RR)
+        return;
+    cxp_lru_expect(t, e);
+}
+
+/* Smaller tables stay in the processor's own caches: there a fetch is but work. */
+enum { CXP_FETCHED_FROM = 1 << 13 };
+
+/* After a replacement in a full cache, where the next is likely to be another. */
+static inline void
+cxp_cache_expect(const cxp_lru_table *t)
+{
+    if (t->mask < CXP_FETCHED_FROM)
+        return;
+    if (t->policy)
+        cxp_policy_expect_(t->policy, t);
+    else
+        cxp_lru_expect(t, t->entries[0].prev);
+}
+
+/* A key of that tag may come in: the same for what the policy remembers of it. */
+static inline void
+cxp_cache_welcome(const cxp_lru_table *t, uint32_t tag)
+{
+    if (t->policy && t->policy->kind == CXP_S3FIFO && t->mask >= CXP_FETCHED_FROM)
+        cxp_ghosts_expect(&t->policy->ghosts, tag);
+}
+
 /* As cxp_lru_replace_at(). */
 static inline int
 cxp_cache_replace_at(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag,

@@ -16,19 +16,23 @@
  *     cxp_lru_fini(&t);
  *
  * Layout
- *     slots    {tag, entry}: open addressing, linear probing, at most 0.6 full, a
- *              power of two of them. entry 0 marks an empty slot.
+ *     slots    32 bits each, 0 where empty: the entry's number in the low bits, as many
+ *              as number the slots; then 4 bits for its distance from home (15: or
+ *              more); the rest is a part of the tag that its home does not tell. Open
+ *              addressing, linear probing, at most 0.6 full, a power of two of them.
  *     entries  {key, value, tag, seq, prev, next}, 32 bytes. Entry 0 is the head of
  *              the recency list: its next is the most recent, its prev the least.
+ *     Both begin on a line of the processor's cache, so that no entry, and no home of
+ *     eight neighbouring hashes, lies across two.
  *     tag      32 mixed bits of the hash. The home of an entry follows from its tag,
  *              so the table grows and deletes without hash functions or keys.
  *     seq      the place in the order of insertion.
- * One entry and its share of the slots take 45 to 59 bytes. Two more arrays exist only
+ * One entry and its share of the slots take 39 to 46 bytes. Two more arrays exist only
  * once used: sizes (8 bytes an entry), and due times with their heap (16 bytes).
  *
  * Invariants (cxp_lru_check() walks them all)
- *     1. Each live entry (key not NULL) is in exactly one slot, with its tag, and
- *        between its home and that slot no slot is empty.
+ *     1. Each live entry (key not NULL) is in exactly one slot, with its distance and
+ *        its part of the tag, and between its home and that slot no slot is empty.
  *     2. The recency list holds each live entry once; `used` is their number.
  *     3. Entries 1..high are live or on the free list, never both.
  *     4. seq is different for each live entry and below next_seq.
@@ -54,7 +58,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CXP_LRU_MAX_ENTRIES 0x7ffffffeu
+/* 0.6 of the most slots: 28 bits number them, and 4 are for the distance. */
+#define CXP_LRU_MAX_SLOTS   (1u << 28)
+#define CXP_LRU_MAX_ENTRIES (CXP_LRU_MAX_SLOTS / 10 * 6)
 
 typedef struct cxp_lru_entry {
     void *key, *value;
@@ -62,15 +68,14 @@ typedef struct cxp_lru_entry {
     uint32_t prev, next;
 } cxp_lru_entry;
 
-typedef struct cxp_lru_slot {
-    uint32_t tag, entry;
-} cxp_lru_slot;
+typedef uint32_t cxp_lru_slot;
 
 struct cxp_policy;
 
 typedef struct cxp_lru_table {
     cxp_lru_slot *slots;
     cxp_lru_entry *entries;
+    void *slots_block, *entries_block; /* what malloc gave, in which they lie */
     struct cxp_policy *policy; /* of the cache above (cache_policy.h): not ours */
     uint32_t mask, shift;      /* slots - 1 (0: no slots yet); 32 - log2(slots) */
     uint32_t high;             /* entries ever used */
@@ -127,9 +132,8 @@ cxp_lru_init(cxp_lru_table *t)
 static inline void
 cxp_lru_fini(cxp_lru_table *t)
 {
-    if (t->mask)
-        free(t->slots);
-    free(t->entries);
+    free(t->slots_block);
+    free(t->entries_block);
     free(t->sizes);
     free(t->due);
     free(t->heap);
@@ -178,31 +182,61 @@ cxp_lru_home(const cxp_lru_table *t, uint32_t tag)
     return ((tag >> t->shift) & ~7u) | (tag & 7u);
 }
 
+/* Bits of a slot below its part of the tag. */
+static inline uint32_t
+cxp_lru_low_(const cxp_lru_table *t)
+{
+    return 32 - t->shift + 4;
+}
+
+/* The slot of entry e, in place p. */
+static inline cxp_lru_slot
+cxp_lru_slot_(const cxp_lru_table *t, uint32_t p, uint32_t tag, uint32_t e)
+{
+    uint32_t distance = (p - cxp_lru_home(t, tag)) & t->mask;
+    uint64_t part = (uint64_t)(tag >> 3) << cxp_lru_low_(t);
+    return (uint32_t)part | (distance < 15 ? distance : 15) << (32 - t->shift) | e;
+}
+
+/* The first entry from slot p on that may have the key. */
+static inline uint32_t
+cxp_lru_probe_(const cxp_lru_table *t, uint32_t tag, uint32_t p, uint32_t *at)
+{
+    uint32_t low = cxp_lru_low_(t);
+    uint32_t part = (uint32_t)((uint64_t)(tag >> 3) << low);
+    for (;; p = (p + 1) & t->mask) {
+        cxp_lru_slot slot = t->slots[p];
+        uint32_t e = slot & t->mask;
+        if (!slot || (!((uint64_t)(slot ^ part) >> low) && t->entries[e].tag == tag)) {
+            *at = p;
+            return e;
+        }
+    }
+}
+
 /* The first entry that may have the key: the tags are equal, the keys are the
  * caller's to compare. 0: none. *at is the slot. */
 static inline uint32_t
 cxp_lru_first(const cxp_lru_table *t, uint32_t tag, uint32_t *at)
 {
-    for (uint32_t p = cxp_lru_home(t, tag);; p = (p + 1) & t->mask) {
-        cxp_lru_slot slot = t->slots[p];
-        if (!slot.entry || slot.tag == tag) {
-            *at = p;
-            return slot.entry;
-        }
-    }
+    return cxp_lru_probe_(t, tag, cxp_lru_home(t, tag), at);
 }
 
 /* The next such entry after slot *at. */
 static inline uint32_t
 cxp_lru_next(const cxp_lru_table *t, uint32_t tag, uint32_t *at)
 {
-    for (uint32_t p = (*at + 1) & t->mask;; p = (p + 1) & t->mask) {
-        cxp_lru_slot slot = t->slots[p];
-        if (!slot.entry || slot.tag == tag) {
-            *at = p;
-            return slot.entry;
-        }
-    }
+    return cxp_lru_probe_(t, tag, (*at + 1) & t->mask, at);
+}
+
+/* The slot for a new entry of that tag. */
+static inline uint32_t
+cxp_lru_vacant(const cxp_lru_table *t, uint32_t tag)
+{
+    uint32_t p = cxp_lru_home(t, tag);
+    while (t->slots[p])
+        p = (p + 1) & t->mask;
+    return p;
 }
 
 /* ---- Recency ---- */
@@ -213,15 +247,15 @@ cxp_lru_oldest(const cxp_lru_table *t)
     return t->used ? t->entries[0].prev : 0;
 }
 
-/* The oldest will go next: have the processor fetch what that will touch, its slot and
- * its key, and the entry after it. */
+/* e will go next: have the processor fetch what that will touch, its slot and its key,
+ * and the entry after it. */
 static inline void
-cxp_lru_expect(const cxp_lru_table *t)
+cxp_lru_expect(const cxp_lru_table *t, uint32_t e)
 {
-    const cxp_lru_entry *oldest = &t->entries[t->entries[0].prev];
-    __builtin_prefetch(&t->slots[cxp_lru_home(t, oldest->tag)], 1);
-    __builtin_prefetch(oldest->key, 1);
-    __builtin_prefetch(&t->entries[oldest->prev], 1);
+    const cxp_lru_entry *entry = &t->entries[e];
+    __builtin_prefetch(&t->slots[cxp_lru_home(t, entry->tag)], 1);
+    __builtin_prefetch(entry->key, 1);
+    __builtin_prefetch(&t->entries[entry->prev], 1);
 }
 
 /* The entry used next after e; 0 when e is the most recent. */
@@ -327,6 +361,15 @@ cxp_lru_renumber_(cxp_lru_table *t)
 
 /* ---- Growth ---- */
 
+#define CXP_LRU_LINE 64
+
+/* The first line of a block that is CXP_LRU_LINE bytes longer than what it holds. */
+static inline void *
+cxp_lru_line_(void *block)
+{
+    return (char *)block + (-(uintptr_t)block & (CXP_LRU_LINE - 1));
+}
+
 static inline int
 cxp_lru_rehash_(cxp_lru_table *t, uint32_t need)
 {
@@ -338,25 +381,22 @@ cxp_lru_rehash_(cxp_lru_table *t, uint32_t need)
         n <<= 1;
         log++;
     }
-    cxp_lru_slot *slots = calloc((size_t)n, sizeof *slots);
-    if (!slots)
+    if (n > CXP_LRU_MAX_SLOTS)
+        return -1;
+    void *block = calloc(1, (size_t)n * sizeof(cxp_lru_slot) + CXP_LRU_LINE);
+    if (!block)
         return -1;
     cxp_lru_table grown = *t;
-    grown.slots = slots;
+    grown.slots = cxp_lru_line_(block);
+    grown.slots_block = block;
     grown.mask = (uint32_t)(n - 1);
     grown.shift = 32 - log;
-    if (t->mask) {
-        for (uint64_t i = 0; i <= t->mask; i++) {
-            cxp_lru_slot slot = t->slots[i];
-            if (!slot.entry)
-                continue;
-            uint32_t p = cxp_lru_home(&grown, slot.tag);
-            while (slots[p].entry)
-                p = (p + 1) & grown.mask;
-            slots[p] = slot;
+    for (uint32_t e = 1; e <= t->high; e++)
+        if (t->entries[e].key) {
+            uint32_t tag = t->entries[e].tag, p = cxp_lru_vacant(&grown, tag);
+            grown.slots[p] = cxp_lru_slot_(&grown, p, tag, e);
         }
-        free(t->slots);
-    }
+    free(t->slots_block);
     memcpy(t, &grown, offsetof(cxp_lru_table, used));
     t->version++;
     return 0;
@@ -368,12 +408,17 @@ static inline int
 cxp_lru_lengthen_(cxp_lru_table *t, uint32_t n)
 {
     size_t count = (size_t)n + 1;
-    cxp_lru_entry *entries = realloc(t->entries, count * sizeof *entries);
-    if (!entries)
+    size_t lead = (size_t)((char *)t->entries - (char *)t->entries_block);
+    char *block = realloc(t->entries_block, count * sizeof *t->entries + CXP_LRU_LINE);
+    if (!block)
         return -1;
+    cxp_lru_entry *entries = cxp_lru_line_(block);
     if (!t->entries)
         memset(entries, 0, sizeof *entries);
+    else if (block + lead != (char *)entries) /* it lies otherwise than the old one */
+        memmove(entries, block + lead, t->allocated * sizeof *entries);
     t->entries = entries;
+    t->entries_block = block;
     t->version++;
     if (t->sizes) {
         double *sizes = realloc(t->sizes, count * sizeof *sizes);
@@ -556,33 +601,32 @@ cxp_lru_first_due(const cxp_lru_table *t, double now)
 
 /* ---- Insertion and removal ---- */
 
-/* The slot for a new entry of that tag. */
-static inline uint32_t
-cxp_lru_vacant(const cxp_lru_table *t, uint32_t tag)
-{
-    uint32_t p = cxp_lru_home(t, tag);
-    while (t->slots[p].entry)
-        p = (p + 1) & t->mask;
-    return p;
-}
-
-/* Empty the slot of e, and shift back what probed past it: no tombstone. */
+/* Empty the slot of e, found from its home under that tag, and shift back what probed
+ * past it: no tombstone. */
 static inline void
-cxp_lru_vacate_(cxp_lru_table *t, uint32_t e)
+cxp_lru_vacate_(cxp_lru_table *t, uint32_t e, uint32_t tag)
 {
     cxp_lru_slot *slots = t->slots;
-    uint32_t mask = t->mask, tag = t->entries[e].tag, hole = cxp_lru_home(t, tag);
-    while (slots[hole].entry != e || slots[hole].tag != tag)
+    uint32_t mask = t->mask, log = 32 - t->shift, hole = cxp_lru_home(t, tag);
+    while ((slots[hole] & mask) != e)
         hole = (hole + 1) & mask;
-    for (uint32_t p = (hole + 1) & mask; slots[p].entry; p = (p + 1) & mask) {
+    for (uint32_t p = (hole + 1) & mask; slots[p]; p = (p + 1) & mask) {
+        cxp_lru_slot slot = slots[p];
+        uint32_t gap = (p - hole) & mask, distance = slot >> log & 15;
+        if (distance == 15) { /* or more: rare, so look */
+            uint32_t its = t->entries[slot & mask].tag;
+            if (((p - cxp_lru_home(t, its)) & mask) >= gap) {
+                slots[hole] = cxp_lru_slot_(t, hole, its, slot & mask);
+                hole = p;
+            }
+            continue;
+        }
         /* No branch on what the hashes decide: it would be missed every other time. */
-        uint32_t from = cxp_lru_home(t, slots[p].tag);
-        int fits = ((p - from) & mask) >= ((p - hole) & mask);
-        uint32_t to = fits ? hole : p;
-        memmove(&slots[to], &slots[p], sizeof *slots);
+        int fits = distance >= gap;
+        slots[fits ? hole : p] = fits ? slot - (gap << log) : slot;
         hole = fits ? p : hole;
     }
-    slots[hole].entry = 0;
+    slots[hole] = 0;
 }
 
 /* A new entry, the most recent; the key must not be there yet. 0: no memory, or
@@ -605,7 +649,8 @@ cxp_lru_insert(cxp_lru_table *t, void *key, void *value, uint32_t tag)
     entry->tag = tag;
     entry->seq = t->next_seq++;
     cxp_lru_link_(t->entries, e);
-    t->slots[cxp_lru_vacant(t, tag)] = (cxp_lru_slot){tag, e};
+    uint32_t p = cxp_lru_vacant(t, tag);
+    t->slots[p] = cxp_lru_slot_(t, p, tag, e);
     if (t->sizes)
         t->sizes[e] = 0;
     if (t->place)
@@ -628,7 +673,7 @@ static inline void
 cxp_lru_remove(cxp_lru_table *t, uint32_t e)
 {
     cxp_lru_entry *entry = &t->entries[e];
-    cxp_lru_vacate_(t, e);
+    cxp_lru_vacate_(t, e, entry->tag);
     if (t->due_count)
         cxp_lru_no_due(t, e);
     cxp_lru_unlink_(t->entries, e);
@@ -652,13 +697,15 @@ cxp_lru_replace_at(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_
 {
     if (t->next_seq == UINT32_MAX && cxp_lru_renumber_(t))
         return -1;
-    /* For a moment e is in two slots, and one more is taken than there should be. */
-    t->slots[at] = (cxp_lru_slot){tag, e};
-    cxp_lru_vacate_(t, e);
     cxp_lru_entry *entry = &t->entries[e];
+    uint32_t old = entry->tag;
     entry->key = key;
     entry->value = value;
     entry->tag = tag;
+    /* For a moment e is in two slots, and one more is taken than there should be. The
+     * new one was empty, so it does not lie between the old one and its home. */
+    t->slots[at] = cxp_lru_slot_(t, at, tag, e);
+    cxp_lru_vacate_(t, e, old);
     entry->seq = t->next_seq++;
     cxp_lru_promote(t, e);
     if (t->due_count)
@@ -687,14 +734,16 @@ cxp_lru_check(const cxp_lru_table *t)
     double total = 0;
     for (uint64_t i = 0; t->mask && i <= t->mask; i++) {
         cxp_lru_slot slot = t->slots[i];
-        if (!slot.entry)
+        uint32_t e = slot & t->mask;
+        if (!slot)
             continue;
         filled++;
-        if (slot.entry > t->high || !t->entries[slot.entry].key ||
-            t->entries[slot.entry].tag != slot.tag)
+        if (!e || e > t->high || !t->entries[e].key ||
+            cxp_lru_slot_(t, (uint32_t)i, t->entries[e].tag, e) != slot)
             return 1;
-        for (uint32_t p = cxp_lru_home(t, slot.tag); p != i; p = (p + 1) & t->mask)
-            if (!t->slots[p].entry || t->slots[p].entry == slot.entry)
+        for (uint32_t p = cxp_lru_home(t, t->entries[e].tag); p != i;
+             p = (p + 1) & t->mask)
+            if (!t->slots[p] || (t->slots[p] & t->mask) == e)
                 return 1;
     }
     if (filled != t->used || (t->mask && filled > ((uint64_t)t->mask + 1) * 6 / 10))

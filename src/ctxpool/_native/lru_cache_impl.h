@@ -330,14 +330,14 @@ cxp_store(PyObject *self, cxp_lru_table *t, const uint32_t *capacity, int *track
         else
             cxp_lru_promote(t, e);
     } else if (CXP_LIKELY(t->used >= *capacity)) {
+        cxp_cache_welcome(t, tag);
         e = cxp_cache_victim(t);
         *old_key = t->entries[e].key;
         *old_value = t->entries[e].value;
         if (CXP_LIKELY(!cxp_cache_replace_at(t, e, key, value, tag, at))) {
             *evicted += 1;
             result = CXP_EVICTED;
-            if (!t->policy)
-                cxp_lru_expect(t);
+            cxp_cache_expect(t);
         } else
             result = -2;
     } else if (CXP_UNLIKELY(!cxp_cache_insert(t, key, value, tag)))

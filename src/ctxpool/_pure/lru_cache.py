@@ -122,7 +122,7 @@ class LRUCache(MutableMapping[K, V], Generic[K, V]):
     -----
     Look-up, store, eviction: O(1). Storing with a ttl: O(1) when the ttl is always
     the same, O(log n) at worst. Native: 32-byte entries under an open-addressing
-    table, about 49 bytes an entry when full, unchanged by churn.
+    table, about 41 bytes an entry when full, unchanged by churn.
 
     **Thread-safety**: each single call is atomic. Keys are compared inside it, so an
     ``__eq__`` that blocks will block others; it may use the cache itself.
