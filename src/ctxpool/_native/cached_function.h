@@ -6,8 +6,9 @@
  *         positional arguments; then, if there are keywords, CXP_MARK and each name and
  *         value as they were given; then, if typed, the type of each argument
  * The tuple is built when a result is stored. A look-up hashes and compares the
- * arguments where they lie; the hash is this file's own, so only it may search such a
- * table. A lone str or int never equals a tuple, so both kinds live in one table.
+ * arguments where they lie; the hash is the one that the tuple would have, so that the
+ * cache's own ways find the entry too. A lone str or int never equals a tuple, so both
+ * kinds live in one table.
  *
  * The object keeps the cache and the function; cxp_cached borrows them. Foreign code
  * runs in hash, comparison and the function itself; for the comparison see
@@ -103,7 +104,9 @@ cxp_key_of(const cxp_arguments *a)
 
 /* ---- Search by arguments ---- */
 
-/* The mixing of xxHash64's lanes. */
+/* The hash of a tuple, as CPython has it since 3.8: xxHash64's lanes. */
+#define CXP_TUPLE_SEED UINT64_C(2870177450012600261)
+
 static inline uint64_t
 cxp_mix(uint64_t sum, uint64_t lane)
 {
@@ -124,19 +127,25 @@ cxp_mix_hash(uint64_t *sum, PyObject *item)
     return 0;
 }
 
+/* In the order of cxp_key_of(). */
 static inline int
 cxp_arguments_tag(const cxp_arguments *a, uint32_t *tag)
 {
-    uint64_t sum = (uint64_t)a->count + 1;
-    for (Py_ssize_t i = 0; i < a->count + a->named; i++)
+    uint64_t sum = CXP_TUPLE_SEED;
+    for (Py_ssize_t i = 0; i < a->count; i++)
         if (CXP_UNLIKELY(cxp_mix_hash(&sum, a->items[i])))
             return -1;
+    if (a->named && CXP_UNLIKELY(cxp_mix_hash(&sum, CXP_MARK)))
+        return -1;
     for (Py_ssize_t i = 0; i < a->named; i++)
-        if (CXP_UNLIKELY(cxp_mix_hash(&sum, PyTuple_GET_ITEM(a->names, i))))
+        if (CXP_UNLIKELY(cxp_mix_hash(&sum, PyTuple_GET_ITEM(a->names, i)) ||
+                         cxp_mix_hash(&sum, a->items[a->count + i])))
             return -1;
     for (Py_ssize_t i = 0; a->typed && i < a->count + a->named; i++)
-        sum = cxp_mix(sum, (uint64_t)(uintptr_t)Py_TYPE(a->items[i]) >> 4);
-    *tag = cxp_lru_tag(sum ^ (sum >> 32));
+        if (CXP_UNLIKELY(cxp_mix_hash(&sum, (PyObject *)Py_TYPE(a->items[i]))))
+            return -1;
+    sum += (uint64_t)cxp_key_length(a) ^ (CXP_TUPLE_SEED ^ UINT64_C(3527539));
+    *tag = cxp_lru_tag(sum == UINT64_MAX ? UINT64_C(1546275796) : sum);
     return 0;
 }
 
@@ -367,9 +376,13 @@ cxp_miss(cxp_cached *c, const cxp_arguments *a, uint32_t tag, PyObject *const *a
     return result;
 }
 
+/* With getsizeof or single_flight a miss is LRUCache's own to handle, and to count. */
+static PyObject *cxp_through_cache(PyObject *self, PyObject *const *args, size_t nargsf,
+                                   PyObject *names);
+
 static inline __attribute__((always_inline)) PyObject *
 cxp_call_any(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names,
-             int expires)
+             int expires, int extras)
 {
     cxp_cached *c = &((cxp_cached_object *)self)->c;
     cxp_arguments a = cxp_arguments_of(c, args, nargsf, names);
@@ -398,7 +411,7 @@ cxp_call_any(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
         Py_INCREF(value);
         cxp_cache_use(t, e);
         t->hits++;
-    } else if (!e)
+    } else if (!e && !extras)
         t->misses++;
     CXP_END();
     if (expires) {
@@ -406,21 +419,22 @@ cxp_call_any(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *nam
         Py_XDECREF(old_value);
     }
     if (CXP_UNLIKELY(!value && !e))
-        return cxp_miss(c, &a, tag, args, nargsf, names);
+        return extras ? cxp_through_cache(self, args, nargsf, names)
+                      : cxp_miss(c, &a, tag, args, nargsf, names);
     return value;
 }
 
 static PyObject *
 cxp_call_many(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
-    return cxp_call_any(self, args, nargsf, names, 0);
+    return cxp_call_any(self, args, nargsf, names, 0, 0);
 }
 
 /* With ttl. */
 static PyObject *
 cxp_call_timed(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
-    return cxp_call_any(self, args, nargsf, names, 1);
+    return cxp_call_any(self, args, nargsf, names, 1, 0);
 }
 
 static PyObject *
@@ -455,9 +469,8 @@ cxp_call_uncached(PyObject *self, PyObject *const *args, size_t nargsf, PyObject
     return cxp_call_counted(c->function, args, nargsf, names);
 }
 
-/* With any of key, getsizeof, single_flight: a real key, and LRUCache's own ways. */
 static PyObject *
-cxp_call_extras(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+cxp_through_cache(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
 {
     cxp_cached *c = &((cxp_cached_object *)self)->c;
     cxp_arguments a = cxp_arguments_of(c, args, nargsf, names);
@@ -468,6 +481,15 @@ cxp_call_extras(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *
     PyObject *value = c->extras(self, key, (PyObject **)(uintptr_t)args, nargsf, names);
     Py_DECREF(key);
     return value;
+}
+
+/* With any of key, getsizeof, single_flight. */
+static PyObject *
+cxp_call_extras(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    if (((cxp_cached_object *)self)->c.key)
+        return cxp_through_cache(self, args, nargsf, names);
+    return cxp_call_any(self, args, nargsf, names, 1, 1);
 }
 
 /* Its references are gone: the collector has cleared it. */
