@@ -1,4 +1,4 @@
-"""A part of ``make bench-cache``: measured at one go, printed, judged."""
+"""A part of a benchmark: measured at one go, printed, judged."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
