@@ -84,7 +84,7 @@ tsan: ## two threads on each primitive under ThreadSanitizer (its interpreter bu
 	tools/tsan.sh
 
 .PHONY: others
-others: $(VENV)/.made ## every test on each other CPython >= 3.11 of this machine
+others: $(VENV)/.made ## every test of native code on each other CPython >= 3.11 of this machine
 	tools/others.sh $(PYTHON) $(ARGS)
 
 # --- the look of the code --------------------------------------------------------

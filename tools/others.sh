@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test on each CPython >= 3.11 of this machine but one (make test has run
+# Every test of native code on each CPython >= 3.11 of this machine but one (make test has run
 # on that) and the free-threaded 3.13 (free-threaded.sh).
 #   others.sh BUT_PYTHON [pytest arguments...]
 set -euo pipefail
