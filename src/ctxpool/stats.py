@@ -45,7 +45,11 @@ class BlockPoolStats(_Record):
     heap_fallbacks : int
         Blocks taken from the heap because the pool had none.
     bytes : int
-        Bytes of address space that the blocks occupy, with padding.
+        Bytes of address space that the blocks occupy, with the gaps between them.
+    padding : int
+        Bytes of the blocks that are out which nobody asked for.
+    idle : int
+        Free blocks of slabs that are wholly free (with *slab_blocks*).
     """
 
     name: str | None
@@ -61,6 +65,8 @@ class BlockPoolStats(_Record):
     exhausted: int
     heap_fallbacks: int
     bytes: int
+    padding: int
+    idle: int
 
 
 @dataclass(frozen=True, slots=True)
