@@ -37,6 +37,7 @@ import numpy as np
 from ctxpool._arguments import (
     array_layout, check_indices, choice, count, power_of_two, seconds,
 )
+from ctxpool._places import place
 from ctxpool._waiting import wait, wait_in_task
 from ctxpool.errors import (
     BlockInUseError,
@@ -794,11 +795,7 @@ Blocks of equal size, made at once and used again and again.
                 f"block {index} was written to after it was released"
             )
         if index != HEAP:
-            frame = sys._getframe(0)
-            code = frame.f_code
-            self._places[index] = (
-                f"{code.co_filename}:{frame.f_lineno} in {code.co_name}"
-            )
+            self._places[index] = place(sys._getframe(0))
         return 0
 
     cdef uint32_t _take_slow(self, uint32_t owner, object timeout,

@@ -24,6 +24,7 @@ from ctxpool._arguments import (
 from ctxpool._pure.block import HEAP, Block, damage, make_lease
 from ctxpool._pure.locks import new_lock, new_rlock
 from ctxpool._pure.slab import FORK_MODES, Slab
+from ctxpool._places import place
 from ctxpool._waiting import TaskWaiter, Waiter, wait, wait_in_task
 from ctxpool.errors import (
     CorruptionError,
@@ -49,11 +50,6 @@ _HUGE_BLOCK = 2 << 20
 _ON_EXHAUSTED = ("raise", "wait", "grow", "heap")
 _ZERO = ("never", "acquire", "release")
 _HUGE_PAGES = ("auto", "always", "never")
-
-
-def _place(frame: Any) -> str:
-    code = frame.f_code
-    return f"{code.co_filename}:{frame.f_lineno} in {code.co_name}"
 
 
 class _Locked:
@@ -1168,10 +1164,7 @@ class BlockPool:
     def _remember(self, index: int) -> None:
         """In debug mode, where the block was acquired."""
         if self._debug:
-            frame = sys._getframe(1)
-            while frame.f_globals is globals() and frame.f_back is not None:
-                frame = frame.f_back
-            self._places[index] = _place(frame)
+            self._places[index] = place(sys._getframe(1))
 
     def _refuse(self, n: int) -> NoReturn:
         with _Locked(self):
