@@ -1434,15 +1434,17 @@ Blocks of equal size, made at once and used again and again.
         most = CXP_MAX_BLOCKS if slabs is None else count(
             "slabs", slabs, 0, CXP_MAX_BLOCKS)
         while gone < most:
+            # No break in it: Cython 3.1 would not leave the section.
             with cython.critical_section(self):  # against a thread that takes a block
-                first = cxp_block_pool_idle(&self.c)
-                if first == CXP_NO_BLOCK or self._closed:
-                    break
-                cxp_block_pool_withdraw(&self.c, first, self._slab)
-                if self._pinned:
-                    self._ranges.remove((first, self._slab))
-                cxp_block_pool_pin(&self.c)
-                self._coming += 1
+                first = CXP_NO_BLOCK if self._closed else cxp_block_pool_idle(&self.c)
+                if first != CXP_NO_BLOCK:
+                    cxp_block_pool_withdraw(&self.c, first, self._slab)
+                    if self._pinned:
+                        self._ranges.remove((first, self._slab))
+                    cxp_block_pool_pin(&self.c)
+                    self._coming += 1
+            if first == CXP_NO_BLOCK:
+                break
             gone += 1
             # Without the lock: the range is ours.
             self._tell(self._on_destroy, first, self._slab)

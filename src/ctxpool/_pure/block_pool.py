@@ -618,7 +618,7 @@ class BlockPool:
                 if not idle or slab is None:
                     break
                 first = max(idle) * self._span
-                self._withdraw(first)
+                self._vacate(first)
                 self._coming += 1
             gone += 1
             # Without the lock: the range is ours.
@@ -930,7 +930,7 @@ class BlockPool:
             self._idle_slabs += 1
         self._hand_over()
 
-    def _withdraw(self, first: int) -> None:
+    def _vacate(self, first: int) -> None:
         """Make the blocks of an idle slab absent; under the lock."""
         blocks = range(first, first + self._span)
         self._stack = [index for index in self._stack if index not in blocks]
@@ -1229,4 +1229,6 @@ class BlockPool:
             self._heap += 1
             self._heap_live += 1
             self._acquires += 1
-        return self._block(HEAP, size)
+        block = self._block(HEAP, size)
+        block._get_lease()  # or the MemoryError, at once
+        return block
