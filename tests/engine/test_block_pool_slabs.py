@@ -272,9 +272,7 @@ def test_hooks_of_slabs(impl, registry):
 
 @pytest.mark.parametrize("how", ["close", "drop"])
 def test_a_dropped_pool_with_blocks_alive(impl, registry, how):
-    pool = impl.BlockPool(
-        64, 2, on_create=registry.create, on_destroy=registry.destroy
-    )
+    pool = impl.BlockPool(64, 2, on_create=registry.create, on_destroy=registry.destroy)
     array, number = pool.empty(), None
     if how == "close":
         number = pool.allocate()
@@ -307,9 +305,7 @@ def test_a_hook_that_raises_loses_nothing(impl):
     pool.check()
     fail[0] = False
     assert pool.grow(5) == 4
-    growing = impl.BlockPool(
-        64, 1, on_exhausted="grow", max_blocks=2, on_create=create
-    )
+    growing = impl.BlockPool(64, 1, on_exhausted="grow", max_blocks=2, on_create=create)
     held = growing.acquire()
     fail[0] = True
     for _ in range(3):

@@ -2,12 +2,13 @@
 
 import pytest
 
-from ctxpool.pools import sized
+from ctxpool.pools import size_class, sized
 
 
 @pytest.fixture
 def memory_pool(impl, monkeypatch):
     """MemoryPool over one of the twins."""
     monkeypatch.setattr(sized, "Block", impl.Block)
-    monkeypatch.setattr(sized, "BlockPool", impl.BlockPool)
+    for module in (sized, size_class):
+        monkeypatch.setattr(module, "BlockPool", impl.BlockPool)
     return sized.MemoryPool

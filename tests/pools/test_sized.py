@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import pickle
 import sys
 import weakref
@@ -40,7 +41,7 @@ def test_the_default_classes_waste_a_quarter_at_most(memory_pool):
     pool = memory_pool()
     sizes = pool.block_sizes
     assert (sizes[0], sizes[-1], pool.total_size) == (256, 64 << 20, 10**9)
-    for smaller, larger in zip(sizes, sizes[1:], strict=False):
+    for smaller, larger in itertools.pairwise(sizes):
         assert larger <= 1.25 * smaller
         assert larger % 64 == 0
     assert memory_pool(total_size="1MB").block_sizes[-1] <= 250_000
@@ -147,7 +148,9 @@ def test_the_budget_holds(memory_pool):
     small = [pool.allocate(64) for _ in range(8)]  # two slabs
     large = [pool.allocate(200), pool.allocate(256)]
     assert pool.stats().bytes == 1024
-    with pytest.raises(PoolExhaustedError, match="the pool 'b' has no free block of 64"):
+    with pytest.raises(
+        PoolExhaustedError, match="the pool 'b' has no free block of 64"
+    ):
         pool.allocate(10)
     with pytest.raises(MemoryError):
         pool.allocate(65)
@@ -236,9 +239,7 @@ def test_prefault_makes_slabs_resident(memory_pool):
 
 @pytest.mark.parametrize("policy", ["heap", "map"])
 def test_what_is_too_large(memory_pool, policy):
-    pool = memory_pool(
-        [64], 1024, on_too_large=policy, zero="acquire", alignment=128
-    )
+    pool = memory_pool([64], 1024, on_too_large=policy, zero="acquire", alignment=128)
     block = pool.allocate(100_000)
     assert block.address % 128 == 0
     assert len(block.view) == len(block) == 100_000

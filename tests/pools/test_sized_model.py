@@ -1,6 +1,7 @@
 """MemoryPool against a dict of bytearrays, by random actions."""
 
-import pytest
+import itertools
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -104,7 +105,7 @@ class Machine(RuleBasedStateMachine):
         assert stats.padding == sum(e["class"] - e["size"] for e in pooled)
         assert stats.heap_in_use == len(self.live) - len(pooled)
         spans = sorted((e["address"], e["address"] + e["size"]) for e in self.live)
-        for (_, end), (begin, _) in zip(spans, spans[1:], strict=False):
+        for (_, end), (begin, _) in itertools.pairwise(spans):
             assert end <= begin
         for begin, end in [(e["address"], e["address"] + e["size"]) for e in pooled]:
             assert any(a <= begin and end <= a + n for a, n in self.slabs.items())
@@ -112,4 +113,6 @@ class Machine(RuleBasedStateMachine):
 
 def test_model(memory_pool):
     machine = type("Machine", (Machine,), {"make": staticmethod(memory_pool)})
-    run_state_machine_as_test(machine, settings=settings(max_examples=min(60, settings.default.max_examples)))
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=min(60, settings.default.max_examples))
+    )

@@ -1,6 +1,7 @@
 """Threads and tasks that wait for memory of a MemoryPool; forks."""
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -349,10 +350,8 @@ def test_forks_amid_threads(pool):
 
     def work(size):
         while not stop.is_set():
-            try:
+            with contextlib.suppress(PoolTimeoutError):
                 pool.allocate(size, timeout=0.01).release()
-            except PoolTimeoutError:
-                pass
 
     threads = start(*[lambda size=size: work(size) for size in (64, 128, 256)])
     try:

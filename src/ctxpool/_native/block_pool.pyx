@@ -823,12 +823,12 @@ Blocks of equal size, made at once and used again and again.
     cdef uint32_t _more(self, size_t needed) except? CXP_NO_BLOCK:
         """Let more blocks exist, *needed* free ones if that may be; how many came."""
         cdef uint32_t more
-        cdef size_t free
+        cdef size_t there
         with cython.critical_section(self):  # against another that grows it
-            free = cxp_block_pool_available(&self.c)
-            if free >= needed:
+            there = cxp_block_pool_available(&self.c)
+            if there >= needed:
                 return 1
-            more = <uint32_t>min(max(needed - free, <size_t>self.c.blocks),
+            more = <uint32_t>min(max(needed - there, <size_t>self.c.blocks),
                                  <size_t>CXP_MAX_BLOCKS)
             if not self._slab and not self._pinned:
                 return cxp_block_pool_grow(&self.c, more)

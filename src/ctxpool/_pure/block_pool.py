@@ -21,10 +21,10 @@ from ctxpool._arguments import (
     power_of_two,
     seconds,
 )
+from ctxpool._places import place
 from ctxpool._pure.block import HEAP, Block, damage, make_lease
 from ctxpool._pure.locks import new_lock, new_rlock
 from ctxpool._pure.slab import FORK_MODES, Slab
-from ctxpool._places import place
 from ctxpool._waiting import TaskWaiter, Waiter, wait, wait_in_task
 from ctxpool.errors import (
     CorruptionError,

@@ -12,6 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from .._waiting import TaskWaiter, Waiter
@@ -26,10 +27,8 @@ class ThreadInLine(Waiter):
 
     def poke(self) -> None:
         """Wake it, to look for itself."""
-        try:
+        with suppress(RuntimeError):  # it is awake already
             self._wake.release()
-        except RuntimeError:
-            pass  # it is awake already
 
     def hand(self, index: int | None) -> bool:
         """Wake it, with a block or without."""
@@ -45,10 +44,8 @@ class TaskInLine(TaskWaiter):
 
     def poke(self) -> None:
         """Wake it, to look for itself."""
-        try:
+        with suppress(RuntimeError):  # the loop was closed just now
             self._loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:
-            pass  # the loop was closed just now
 
     def renew(self) -> None:
         """Be ready to be woken again."""
@@ -151,7 +148,5 @@ class Line:
             wanted.pool._take_back(waiter.index)
 
     def _remove(self, entry: Any) -> None:
-        try:
+        with suppress(ValueError):  # another found it gone
             self.waiting.remove(entry)
-        except ValueError:
-            pass  # another found it gone

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import sys
 import weakref
-from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, Literal, NoReturn, SupportsIndex
@@ -23,117 +22,25 @@ import numpy.typing as npt
 from .. import Block, BlockPool
 from .._arguments import array_layout, choice, power_of_two, seconds
 from .._pure.locks import new_rlock
-from ..errors import PoolClosedError, PoolExhaustedError
+from ..errors import PoolExhaustedError
 from ..sizes import parse_size
-from ..stats import MemoryPoolStats, SizeClassStats
+from ..stats import MemoryPoolStats
 from .line import Line
+from .size_class import (
+    LARGEST,
+    SMALLEST,
+    Calls,
+    SizeClass,
+    geometric,
+    refuse_closed,
+)
 
 __all__ = ["MemoryPool"]
 
-SMALLEST, LARGEST = 256, 64 << 20  # of the default classes
 SLAB = 2 << 20  # a huge page
-REMEMBERED = 4096  # sizes whose class is found at once
 GAP = 16  # what BlockPool's debug mode adds to a block, at least
 ON_TOO_LARGE = ("raise", "heap", "map")
 ON_EXHAUSTED = ("raise", "wait", "heap")
-
-
-def geometric(smallest: int, largest: int) -> list[int]:
-    """Four sizes per doubling: a block is at most 25 % larger than was asked for."""
-    sizes, octave = [], smallest
-    while octave <= largest:
-        sizes += [octave * quarter // 4 for quarter in (4, 5, 6, 7)]
-        octave *= 2
-    return [size for size in sizes if size <= largest]
-
-
-def floor_power_of_two(n: int) -> int:
-    return 1 << (n.bit_length() - 1)
-
-
-class _SizeClass:
-    """Blocks of one size. Its BlockPool is made when it is first needed."""
-
-    __slots__ = (
-        "_settings",
-        "_taken_in",
-        "block_size",
-        "misses",
-        "pool",
-        "slab_blocks",
-        "slab_bytes",
-        "stride",
-    )
-
-    def __init__(
-        self,
-        block_size: int,
-        stride: int,
-        slab_size: int,
-        total: int,
-        settings: dict[str, Any],
-        taken_in: Callable[[BlockPool], object],
-    ) -> None:
-        self.block_size, self.stride = block_size, stride
-        self.slab_blocks = floor_power_of_two(max(slab_size // stride, 1))
-        self.slab_bytes = self.slab_blocks * stride
-        self.misses = 0
-        self.pool: BlockPool | None = None
-        most = total // self.slab_bytes * self.slab_blocks
-        self._settings = {
-            "max_blocks": most,
-            "slab_blocks": self.slab_blocks,
-            **settings,
-        }
-        self._taken_in = taken_in
-
-    def make(self) -> BlockPool:
-        """Its BlockPool; under the owner's lock."""
-        if self.pool is None:
-            pool = BlockPool(self.block_size, 0, **self._settings)
-            self._taken_in(pool)
-            if self.pool is None:  # a finalizer may have been here meanwhile
-                self.pool = pool
-        return self.pool
-
-    def check_open(self) -> None:
-        if self.pool is not None and self.pool.closed:
-            refuse_closed(self.pool.name)
-
-
-def refuse_closed(name: str | None) -> NoReturn:
-    called = "" if name is None else f" {name!r}"
-    raise PoolClosedError(f"the pool{called} is closed")
-
-
-def nothing(size: object) -> None:
-    """Of a size that no class's own call serves: the slow path decides."""
-
-
-class _Calls(dict[Any, Callable[[Any], Block | None]]):
-    """By size, ``try_acquire`` of the class that has such blocks.
-
-    One look-up in a table of C for a size that was met before; else a bisection.
-    """
-
-    __slots__ = ("_classes", "_sizes")
-
-    def __init__(self, classes: list[_SizeClass]) -> None:
-        self._classes = classes
-        self._sizes = [each.block_size for each in classes]
-
-    def class_of(self, nbytes: int) -> _SizeClass:
-        return self._classes[bisect_left(self._sizes, nbytes)]
-
-    def __missing__(self, size: Any) -> Callable[[Any], Block | None]:
-        if type(size) is not int or not 0 < size <= self._sizes[-1]:
-            return nothing
-        pool = self.class_of(size).pool
-        if pool is None:
-            return nothing
-        if len(self) < REMEMBERED:
-            self[size] = pool.try_acquire
-        return pool.try_acquire
 
 
 class _Allocation:
@@ -285,7 +192,7 @@ class MemoryPool:
                 f"there is no size class: block_sizes={block_sizes!r}, "
                 f"total_size={total_size!r}"
             )
-        owns = {
+        owns: dict[str, Any] = {
             "alignment": align,
             "huge_pages": huge_pages,
             "zero": zero,
@@ -312,7 +219,7 @@ class MemoryPool:
                 pool._listen(poke)
 
         gap = GAP if debug else 0
-        self._classes: list[_SizeClass] = []
+        self._classes: list[SizeClass] = []
         for size in sizes:
             stride = -(-(size + gap) // align) * align
             if stride > self._total:
@@ -321,12 +228,17 @@ class MemoryPool:
                     f"{total_size!r}: less than one fits"
                 )
             self._classes.append(
-                _SizeClass(
-                    size, stride, min(slab, self._total), self._total, settings, taken_in
+                SizeClass(
+                    size,
+                    stride,
+                    min(slab, self._total),
+                    self._total,
+                    settings,
+                    taken_in,
                 )
             )
         self._largest = sizes[-1]
-        self._calls = _Calls(self._classes)
+        self._calls = Calls(self._classes)
         self._name, self._debug = name, bool(debug)
         # Checks these arguments too, by asking for next to nothing.
         BlockPool(1, 0, slab_blocks=1, max_blocks=1, **settings).close()
@@ -515,7 +427,7 @@ class MemoryPool:
 
     def stats(self) -> MemoryPoolStats:
         """What the pool counts, class by class; each class at one moment of its own."""
-        classes = tuple(self._class_stats(each) for each in self._made())
+        classes = tuple(each.stats() for each in self._made())
         heap = self._heap.stats()
         return MemoryPoolStats(
             name=self._name,
@@ -600,7 +512,7 @@ class MemoryPool:
         if self._closed:
             refuse_closed(self._name)
 
-    def _made(self) -> list[_SizeClass]:
+    def _made(self) -> list[SizeClass]:
         return [each for each in self._classes if each.pool is not None]
 
     def _allocate(self, size: SupportsIndex | str, timeout: float | None) -> Block:
@@ -610,9 +522,7 @@ class MemoryPool:
         block, each = self._at_once(nbytes)
         if each is None:
             return block  # type: ignore[return-value]
-        return self._adopt(
-            each, self._line.wait(each, self._extend, patience), nbytes
-        )
+        return self._adopt(each, self._line.wait(each, self._extend, patience), nbytes)
 
     async def _allocate_in_task(
         self, size: SupportsIndex | str, timeout: float | None
@@ -632,8 +542,8 @@ class MemoryPool:
         index = await self._line.wait_in_task(each, self._extend, patience)
         return self._adopt(each, index, nbytes)
 
-    def _at_once(self, nbytes: int) -> tuple[Block | None, _SizeClass | None]:
-        """A block that needs no waiting, or the class whose block is to be waited for."""
+    def _at_once(self, nbytes: int) -> tuple[Block | None, SizeClass | None]:
+        """A block without waiting, or the class that is to be waited for."""
         self._check_open()
         if nbytes > self._largest:
             return self._outside(nbytes), None
@@ -676,19 +586,19 @@ class MemoryPool:
             self._too_large += 1
         return block
 
-    def _refuse(self, each: _SizeClass, nbytes: int) -> NoReturn:
+    def _refuse(self, each: SizeClass, nbytes: int) -> NoReturn:
         name = "" if self._name is None else f" {self._name!r}"
         raise PoolExhaustedError(
-            f"the pool{name} has no free block of {each.block_size} bytes for {nbytes}, "
-            f"and {self._used} of {self._total} bytes are in slabs that are in use; "
+            f"the pool{name} has no free block of {each.block_size} bytes for "
+            f"{nbytes}, and {self._used} of {self._total} bytes are in slabs that are in use; "
             "release some, or make it with a larger total_size"
         )
 
-    def _adopt(self, each: _SizeClass, index: int, nbytes: int) -> Block:
+    def _adopt(self, each: SizeClass, index: int, nbytes: int) -> Block:
         assert each.pool is not None
         return each.pool._adopt(index, nbytes)
 
-    def _extend(self, each: _SizeClass) -> bool:
+    def _extend(self, each: SizeClass) -> bool:
         """One more slab for a class, if there is one to be had."""
         if not (self._take_budget(each.slab_bytes) or self._exchange(each)):
             return False
@@ -714,7 +624,7 @@ class MemoryPool:
         with self._lock:
             self._used -= nbytes
 
-    def _exchange(self, each: _SizeClass) -> bool:
+    def _exchange(self, each: SizeClass) -> bool:
         """Have other classes give up idle slabs in favour of one; all or none."""
         idle = [
             (other.pool._idle() * other.slab_bytes, number, other)
@@ -740,25 +650,3 @@ class MemoryPool:
             if held:
                 self._give_budget(held)
         return False
-
-    def _class_stats(self, each: _SizeClass) -> SizeClassStats:
-        assert each.pool is not None
-        pool = each.pool.stats()
-        free = pool.blocks - pool.in_use - pool.idle
-        return SizeClassStats(
-            block_size=each.block_size,
-            slab_bytes=each.slab_bytes,
-            blocks=pool.blocks,
-            in_use=pool.in_use,
-            peak=pool.peak,
-            requested=pool.in_use * each.block_size - pool.padding,
-            padding=pool.padding,
-            free_in_used_slabs=free * each.stride,
-            idle=pool.idle * each.stride,
-            bytes=pool.bytes,
-            acquires=pool.acquires,
-            releases=pool.releases,
-            misses=each.misses,
-            waits=pool.waits,
-            exhausted=pool.exhausted,
-        )
