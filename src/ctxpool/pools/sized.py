@@ -590,8 +590,8 @@ class MemoryPool:
         name = "" if self._name is None else f" {self._name!r}"
         raise PoolExhaustedError(
             f"the pool{name} has no free block of {each.block_size} bytes for "
-            f"{nbytes}, and {self._used} of {self._total} bytes are in slabs that are in use; "
-            "release some, or make it with a larger total_size"
+            f"{nbytes}, and {self._used} of {self._total} bytes are in slabs that are "
+            "in use; release some, or make it with a larger total_size"
         )
 
     def _adopt(self, each: SizeClass, index: int, nbytes: int) -> Block:
