@@ -302,7 +302,7 @@ def main() -> None:
     options = parser.parse_args()
     report: dict[str, Any] = {}
     for section in sections(options.quick, lambda text: None):
-        if not any(text.lower() in section.title for text in options.only):
+        if not any(text.lower() in section.title.lower() for text in options.only):
             continue
         findings = section.run()
         gc.collect()

@@ -156,6 +156,35 @@ def test_a_short_wait_loses_no_wake_up(pool):
     assert served[3]
 
 
+def test_budget_that_comes_back_unused_wakes_a_waiter(memory_pool):
+    """It was taken when the waiter looked, for a slab that then failed to come."""
+    entered, leave, got = threading.Event(), threading.Event(), []
+
+    def create(address, nbytes):
+        if nbytes == 128 and not leave.is_set():
+            entered.set()
+            leave.wait(10)
+            raise OSError("cannot pin")
+
+    pool = memory_pool(
+        [64, 128], 128, slab_size=64, on_exhausted="wait", on_create=create
+    )
+
+    def fail():
+        with pytest.raises(OSError, match="cannot pin"):
+            pool.allocate(128)
+
+    threads = start(fail)
+    assert entered.wait(10)
+    threads += start(lambda: got.append(pool.allocate(64, timeout=20).size))
+    until(lambda: pool._line.waiting)
+    time.sleep(0.02)
+    leave.set()
+    join(threads)
+    assert got == [64]
+    pool.check()
+
+
 def test_closing_wakes_those_who_wait(memory_pool):
     pool = memory_pool([64, 256], 256, on_exhausted="wait")
     held, errors = pool.allocate(256), []

@@ -623,12 +623,14 @@ class BlockPool:
             gone += 1
             # Without the lock: the range is ours.
             self._tell(self._on_destroy, first, self._span)
-            freed += slab.discard(
-                first * self._stride, self._span * self._stride, lazy=False
-            )
-            with _Locked(self):
-                self._coming -= 1
-                self._holes.append((first, self._span))
+            try:
+                freed += slab.discard(
+                    first * self._stride, self._span * self._stride, lazy=False
+                )
+            finally:
+                with _Locked(self):
+                    self._coming -= 1
+                    self._holes.append((first, self._span))
         return gone * self._span, freed
 
     def leaks(self) -> list[tuple[int, str]]:

@@ -623,6 +623,7 @@ class MemoryPool:
     def _give_budget(self, nbytes: int) -> None:
         with self._lock:
             self._used -= nbytes
+        self._line.poke()  # who waits may have looked while these were taken
 
     def _exchange(self, each: SizeClass) -> bool:
         """Have other classes give up idle slabs in favour of one; all or none."""
