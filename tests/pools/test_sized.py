@@ -166,6 +166,14 @@ def test_the_budget_holds(memory_pool):
     pool.check()
 
 
+def test_a_budget_larger_than_a_class_can_use(memory_pool):
+    pool = memory_pool([1], "1TiB", alignment=1, slab_size="512GiB")
+    (each,) = pool._classes
+    assert each.slab_blocks == 1 << 29
+    assert each._settings["max_blocks"] == 7 << 29
+    pool.check()
+
+
 def test_several_slabs_make_one(memory_pool):
     pool = memory_pool([64, 1024], 1024, slab_size=64)
     held = [pool.allocate(64) for _ in range(16)]

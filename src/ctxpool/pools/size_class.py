@@ -13,6 +13,7 @@ from ..stats import SizeClassStats
 __all__ = ["LARGEST", "SMALLEST", "Calls", "SizeClass", "geometric", "refuse_closed"]
 
 SMALLEST, LARGEST = 256, 64 << 20  # of the default classes
+MOST_BLOCKS = 2**32 - 2  # of a BlockPool
 REMEMBERED = 4096  # sizes whose class is found at once
 
 
@@ -53,13 +54,15 @@ class SizeClass:
         taken_in: Callable[[BlockPool], object],
     ) -> None:
         self.block_size, self.stride = block_size, stride
-        self.slab_blocks = floor_power_of_two(max(slab_size // stride, 1))
+        self.slab_blocks = floor_power_of_two(
+            min(max(slab_size // stride, 1), MOST_BLOCKS // 4)
+        )
         self.slab_bytes = self.slab_blocks * stride
         self.misses = 0
         self.pool: BlockPool | None = None
-        most = total // self.slab_bytes * self.slab_blocks
+        slabs = min(total // self.slab_bytes, MOST_BLOCKS // self.slab_blocks)
         self._settings = {
-            "max_blocks": most,
+            "max_blocks": slabs * self.slab_blocks,
             "slab_blocks": self.slab_blocks,
             **settings,
         }
