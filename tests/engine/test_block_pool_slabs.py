@@ -3,6 +3,7 @@
 import gc
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -376,6 +377,25 @@ def test_a_hook_that_closes_the_pool(impl, registry):
         pool.acquire()
     block.release()
     assert not registry.alive
+
+
+def test_a_hook_that_brings_the_pool_back(impl):
+    """It is closed, its memory told of once."""
+    kept, reference = [], []
+    pool = impl.BlockPool(
+        64, 2, slab_blocks=1, on_destroy=lambda *of: kept.append(reference[0]())
+    )
+    reference.append(weakref.ref(pool))
+    del pool
+    gc.collect()
+    assert len(kept) == 2
+    if kept[0] is not None:
+        with pytest.raises(PoolClosedError):
+            kept[0].acquire()
+        kept[0].check()
+    kept.clear()
+    gc.collect()
+    assert reference[0]() is None
 
 
 def test_a_cycle_through_a_hook_is_collected(impl):

@@ -986,6 +986,8 @@ class BlockPool:
         if getattr(self, "_ranges", None):
             # No block is out, or one that dies with it, whose lease calls _finish.
             self._closed = True
+            self._stack.clear()
+            self._fresh = self._blocks
             self._finish()
 
     def _bytes_of(self, index: int) -> memoryview:
