@@ -292,9 +292,10 @@ def sections(quick: bool, progress: Callable[[str], None]) -> Iterator[Section]:
         yield Section(f"sized: framed, {size >> 20} MiB, {kept} kept", of_frames)
 
 
-def main() -> None:
+def command_line(doc: str | None, sections: Callable[..., Iterator[Section]]) -> None:
+    """Run and print the sections that are chosen."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="seconds: no figures")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT")
@@ -316,4 +317,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, sections)

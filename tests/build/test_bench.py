@@ -91,6 +91,17 @@ def test_sized(tmp_path: Path) -> None:
     assert all(row["p50_us"] <= row["p99_us"] <= row["max_us"] for row in framed)
 
 
+def test_touch(tmp_path: Path) -> None:
+    pytest.importorskip("Cython")
+    pytest.importorskip("setuptools")
+    found = tmp_path / "touch.json"
+    only = ["4 KiB, 4 live, thread"]
+    python("touch.py", "--quick", "--json", str(found), "--only", *only)
+    rows = next(iter(json.loads(found.read_text()).values()))
+    names = ["(control)", "BlockPool", "np.empty", "bytearray", "mmap", "SharedMemory"]
+    assert [row["name"] for row in rows] == names
+
+
 def test_memory() -> None:
     """More than the pointers and the hash, less than a list of everything."""
     row = script(
