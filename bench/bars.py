@@ -174,7 +174,7 @@ def first_touch(
         peer = replace(
             mine, name="np.empty", side="unpooled", setup=setup, statement=statement
         )
-        count = 60 if size >= 32 << 20 else 2_000 if size >= 1 << 20 else 40_000
+        count = 60 if size >= 32 << 20 else 2_000 if size > 1 << 20 else 40_000
         contenders = (mine, peer, control(mine))
         loops = [
             (compile_loop(case, latency=True), np.zeros(count, np.int64))

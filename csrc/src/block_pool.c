@@ -11,7 +11,7 @@ cxp_block_pool_init(cxp_block_pool *pool, size_t block_size, uint32_t blocks,
 {
     memset(pool, 0, sizeof *pool);
     errno = EINVAL;
-    if (block_size == 0 || blocks == 0 || blocks > max_blocks ||
+    if (block_size == 0 || max_blocks == 0 || blocks > max_blocks ||
         max_blocks > CXP_MAX_BLOCKS)
         return -1;
     if (alignment == 0 || (alignment & (alignment - 1)))
@@ -35,7 +35,7 @@ cxp_block_pool_init(cxp_block_pool *pool, size_t block_size, uint32_t blocks,
     pool->stack = calloc(max_blocks, sizeof *pool->stack);
     pool->slot = calloc(max_blocks, sizeof *pool->slot);
     if (!pool->stack || !pool->slot ||
-        (prefault && cxp_vm_populate(pool->vm.base, stride * blocks))) {
+        (prefault && blocks && cxp_vm_populate(pool->vm.base, stride * blocks))) {
         cxp_block_pool_fini(pool);
         errno = ENOMEM;
         return -1;
@@ -62,6 +62,82 @@ cxp_block_pool_grow(cxp_block_pool *pool, uint32_t more)
         more = room;
     pool->blocks += more;
     return more;
+}
+
+int
+cxp_block_pool_use_slabs(cxp_block_pool *pool, uint32_t shift)
+{
+    size_t slabs = ((size_t)pool->max_blocks >> shift) + 1; /* the last may be short */
+    pool->used = calloc(slabs, sizeof *pool->used);
+    if (!pool->used)
+        return -1;
+    pool->slab_shift = shift;
+    pool->flags |= CXP_SLABS;
+    return 0;
+}
+
+uint32_t
+cxp_block_pool_reserve(cxp_block_pool *pool, uint32_t more)
+{
+    uint32_t first = pool->blocks;
+    if (pool->flags & CXP_CLOSED)
+        return 0;
+    /* Blocks never handed out go on the stack: below fresh none is without a place. */
+    while (pool->fresh < first)
+        pool->stack[pool->nfree++] = pool->fresh++;
+    more = cxp_block_pool_grow(pool, more);
+    for (uint32_t i = first; i < first + more; i++)
+        pool->slot[i] |= CXP_ABSENT;
+    pool->fresh = pool->blocks;
+    pool->absent += more;
+    return more;
+}
+
+void
+cxp_block_pool_present(cxp_block_pool *pool, uint32_t first, uint32_t n)
+{
+    for (uint32_t i = first + n; i-- > first;) { /* the first will be taken first */
+        pool->slot[i] &= ~(uint32_t)CXP_OWNER;
+        pool->stack[pool->nfree++] = i;
+    }
+    pool->absent -= n;
+    if (pool->flags & CXP_SLABS)
+        pool->idle++;
+}
+
+int
+cxp_block_pool_withdraw(cxp_block_pool *pool, uint32_t first, uint32_t n)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = first; i < first + n; i++)
+        if (cxp_block_pool_owner(pool, i) != CXP_FREE)
+            return -1;
+    for (uint32_t i = 0; i < pool->nfree; i++)
+        if (pool->stack[i] - first >= n)
+            pool->stack[kept++] = pool->stack[i];
+    pool->nfree = kept;
+    for (uint32_t i = first; i < first + n; i++)
+        pool->slot[i] = (pool->slot[i] & ~CXP_POISONED) | CXP_ABSENT;
+    pool->absent += n;
+    if (pool->flags & CXP_SLABS)
+        pool->idle--;
+    return 0;
+}
+
+uint32_t
+cxp_block_pool_idle(const cxp_block_pool *pool)
+{
+    uint32_t slab = pool->idle ? (pool->blocks - 1) >> pool->slab_shift : 0;
+    if (!pool->idle)
+        return CXP_NO_BLOCK;
+    /* An absent slab is absent as a whole. The last first: what is used stays low. */
+    for (;; slab--) {
+        uint32_t first = slab << pool->slab_shift;
+        if (!pool->used[slab] && (pool->slot[first] & CXP_OWNER) == CXP_FREE)
+            return first;
+        if (!slab)
+            return CXP_NO_BLOCK;
+    }
 }
 
 static void
@@ -106,6 +182,7 @@ cxp_block_pool_fini(cxp_block_pool *pool)
     unmap(pool);
     free(pool->stack);
     free(pool->slot);
+    free(pool->used);
     memset(pool, 0, sizeof *pool);
 }
 
@@ -126,6 +203,8 @@ cxp_block_pool_taken(cxp_block_pool *pool, uint32_t index)
 {
     unsigned char *block = cxp_block_pool_at(pool, index);
     int disturbed = 0;
+    if (pool->flags & CXP_SLABS && pool->used[index >> pool->slab_shift]++ == 0)
+        pool->idle--;
     if (pool->flags & CXP_DEBUG) {
         if (pool->slot[index] & CXP_POISONED)
             disturbed = first_other(block, pool->block_size, CXP_POISON_FREE) !=
@@ -161,6 +240,8 @@ cxp_block_pool_given(cxp_block_pool *pool, uint32_t index)
 {
     unsigned char *block = cxp_block_pool_at(pool, index);
     int damaged = 0;
+    if (pool->flags & CXP_SLABS && --pool->used[index >> pool->slab_shift] == 0)
+        pool->idle++;
     if (pool->flags & CXP_DEBUG) {
         damaged = cxp_block_pool_mend(pool, index);
         memset(block, CXP_POISON_FREE, pool->block_size);
@@ -222,21 +303,46 @@ cxp_block_pool_trim(cxp_block_pool *pool)
     return freed;
 }
 
+static int
+slabs_are_wrong(const cxp_block_pool *pool)
+{
+    uint32_t idle = 0, span = (uint32_t)1 << pool->slab_shift;
+    for (uint32_t first = 0; first < pool->blocks; first += span) {
+        uint32_t end = pool->blocks - first < span ? pool->blocks : first + span;
+        uint32_t owned = 0, absent = 0;
+        for (uint32_t i = first; i < end; i++) {
+            uint32_t owner = cxp_block_pool_owner(pool, i);
+            owned += owner == CXP_BY_LEASE || owner == CXP_BY_INDEX;
+            absent += owner == CXP_ABSENT;
+        }
+        if (owned != pool->used[first >> pool->slab_shift] ||
+            (absent && absent != end - first))
+            return 1;
+        idle += !owned && !absent;
+    }
+    return idle != pool->idle;
+}
+
 int64_t
 cxp_block_pool_check(const cxp_block_pool *pool)
 {
-    uint32_t owned = 0;
+    uint32_t owned = 0, absent = 0;
     if (pool->fresh > pool->blocks || pool->blocks > pool->max_blocks)
         return -1;
-    for (uint32_t i = 0; i < pool->fresh; i++)
-        owned += (pool->slot[i] & CXP_OWNER) != CXP_FREE;
-    if (owned != pool->in_use || pool->in_use > pool->peak)
+    for (uint32_t i = 0; i < pool->fresh; i++) {
+        uint32_t owner = pool->slot[i] & CXP_OWNER;
+        owned += owner != CXP_FREE && owner != CXP_ABSENT;
+        absent += owner == CXP_ABSENT;
+    }
+    if (owned != pool->in_use || absent != pool->absent || pool->in_use > pool->peak)
+        return -1;
+    if (pool->flags & CXP_SLABS && slabs_are_wrong(pool))
         return -1;
     if (pool->takes - pool->gives != pool->in_use)
         return -1;
     if (pool->flags & CXP_CLOSED)
         return pool->nfree ? -1 : 0;
-    if (pool->nfree + owned != pool->fresh)
+    if (pool->nfree + owned + absent != pool->fresh)
         return -1;
     for (uint32_t i = 0; i < pool->nfree; i++) {
         uint32_t index = pool->stack[i];

@@ -245,9 +245,58 @@ test_random_actions_keep_the_invariants(void)
     }
 }
 
+static void
+test_slabs_come_and_go(void)
+{
+    cxp_block_pool pool = make(64, 0, 12, 0);
+    CHECK(cxp_block_pool_use_slabs(&pool, 2) == 0);
+    CHECK(cxp_block_pool_take(&pool, CXP_BY_LEASE) == CXP_NO_BLOCK);
+    for (uint32_t first = 0; first < 12; first += 4) {
+        CHECK(cxp_block_pool_reserve(&pool, 4) == 4);
+        CHECK(cxp_block_pool_take(&pool, CXP_BY_LEASE) == CXP_NO_BLOCK);
+        cxp_block_pool_present(&pool, first, 4);
+        for (uint32_t i = first; i < first + 4; i++)
+            CHECK(cxp_block_pool_take(&pool, CXP_BY_LEASE) == i);
+        CHECK(cxp_block_pool_check(&pool) == 0);
+    }
+    CHECK(cxp_block_pool_reserve(&pool, 4) == 0);
+    CHECK(cxp_block_pool_idle(&pool) == CXP_NO_BLOCK);
+    for (uint32_t i = 4; i < 9; i++)
+        CHECK(cxp_block_pool_give(&pool, i, CXP_BY_LEASE) == 0);
+    CHECK(pool.idle == 1 && cxp_block_pool_idle(&pool) == 4);
+    CHECK(cxp_block_pool_withdraw(&pool, 8, 4) == -1);
+    CHECK(cxp_block_pool_withdraw(&pool, 4, 4) == 0);
+    CHECK(pool.absent == 4 && cxp_block_pool_idle(&pool) == CXP_NO_BLOCK);
+    CHECK(cxp_block_pool_give(&pool, 5, CXP_BY_LEASE) == -1);
+    CHECK(cxp_block_pool_check(&pool) == 0);
+    CHECK(cxp_block_pool_take(&pool, CXP_BY_INDEX) == 8);
+    CHECK(cxp_block_pool_take(&pool, CXP_BY_INDEX) == CXP_NO_BLOCK);
+    cxp_block_pool_present(&pool, 4, 4);
+    CHECK(cxp_block_pool_take(&pool, CXP_BY_INDEX) == 4);
+    CHECK(cxp_block_pool_generation(&pool, 4) == 2);
+    CHECK(cxp_block_pool_check(&pool) == 0);
+    cxp_block_pool_fini(&pool);
+}
+
+static void
+test_what_is_fresh_stays_free_when_more_is_reserved(void)
+{
+    cxp_block_pool pool = make(64, 3, 5, 0);
+    CHECK(cxp_block_pool_take(&pool, CXP_BY_LEASE) == 0);
+    CHECK(cxp_block_pool_reserve(&pool, 9) == 2);
+    CHECK(cxp_block_pool_available(&pool) == 2 && pool.absent == 2);
+    CHECK(cxp_block_pool_check(&pool) == 0);
+    cxp_block_pool_present(&pool, 3, 2);
+    CHECK(cxp_block_pool_available(&pool) == 4);
+    CHECK(cxp_block_pool_check(&pool) == 0);
+    cxp_block_pool_fini(&pool);
+}
+
 int
 main(void)
 {
+    test_slabs_come_and_go();
+    test_what_is_fresh_stays_free_when_more_is_reserved();
     test_every_block_comes_out_once();
     test_the_newest_free_block_is_reused_first();
     test_a_give_by_another_is_refused();

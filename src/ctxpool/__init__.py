@@ -9,6 +9,8 @@ The engine, each of it native with a pure-Python twin of the same behaviour:
 - :class:`LazyProxy`: an object loaded when it is first used.
 - :class:`MarkovModel`: learns the order of keys, and predicts the next ones.
 
+:class:`MemoryPool`: blocks of many sizes under one budget, over :class:`BlockPool`.
+
 Decorators over the caches: :func:`lru_cache`, :func:`ttl_cache`, :func:`cached_method`.
 
 ``ctxpool.backend`` tells which of the two is at work, ``"native"`` or ``"pure"``.
@@ -31,10 +33,17 @@ from ._backend import (
 )
 from ._include import get_include
 from .sizes import parse_size
-from .stats import BlockPoolStats, LRUCacheStats, TokenWindowStats
+from .stats import (
+    BlockPoolStats,
+    LRUCacheStats,
+    MemoryPoolStats,
+    SizeClassStats,
+    TokenWindowStats,
+)
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .pools.sized import MemoryPool
 
 __all__ = [
     "Block",
@@ -46,6 +55,9 @@ __all__ = [
     "LRUCacheStats",
     "LazyProxy",
     "MarkovModel",
+    "MemoryPool",
+    "MemoryPoolStats",
+    "SizeClassStats",
     "TokenWindow",
     "TokenWindowStats",
     "__version__",
@@ -61,6 +73,7 @@ __version__ = "0.1.0"
 
 # What lies above the engine is loaded when it is first asked for.
 _LAZY = {
+    "MemoryPool": "pools.sized",
     "cached_method": "caches.decorators",
     "lru_cache": "caches.decorators",
     "ttl_cache": "caches.decorators",

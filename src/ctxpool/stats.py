@@ -3,7 +3,13 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["BlockPoolStats", "LRUCacheStats", "TokenWindowStats"]
+__all__ = [
+    "BlockPoolStats",
+    "LRUCacheStats",
+    "MemoryPoolStats",
+    "SizeClassStats",
+    "TokenWindowStats",
+]
 
 
 class _Record:
@@ -45,7 +51,11 @@ class BlockPoolStats(_Record):
     heap_fallbacks : int
         Blocks taken from the heap because the pool had none.
     bytes : int
-        Bytes of address space that the blocks occupy, with padding.
+        Bytes of address space that the blocks occupy, with the gaps between them.
+    padding : int
+        Bytes of the blocks that are out which nobody asked for.
+    idle : int
+        Free blocks of slabs that are wholly free (with *slab_blocks*).
     """
 
     name: str | None
@@ -61,6 +71,131 @@ class BlockPoolStats(_Record):
     exhausted: int
     heap_fallbacks: int
     bytes: int
+    padding: int
+    idle: int
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SizeClassStats(_Record):
+    """A moment of one size class of a :class:`~ctxpool.MemoryPool`.
+
+    Attributes
+    ----------
+    block_size : int
+        Bytes of a block of the class.
+    slab_bytes : int
+        Bytes of the budget that the class takes at a time.
+    blocks : int
+        Blocks that exist now, free or not.
+    in_use : int
+        Blocks that are out.
+    peak : int
+        The most blocks that were out at once.
+    requested : int
+        Bytes that were asked for, of the blocks that are out.
+    padding : int
+        The rest of those blocks.
+    free_in_used_slabs : int
+        Bytes of free blocks in slabs that have a block out: no other class gets them.
+    idle : int
+        Bytes of slabs that are wholly free.
+    bytes : int
+        Bytes of all slabs of the class.
+    acquires, releases : int
+        Blocks handed out and given back.
+    misses : int
+        Requests that found no free block at once.
+    waits : int
+        Requests that had to wait.
+    exhausted : int
+        Requests that waited in vain.
+    """
+
+    block_size: int
+    slab_bytes: int
+    blocks: int
+    in_use: int
+    peak: int
+    requested: int
+    padding: int
+    free_in_used_slabs: int
+    idle: int
+    bytes: int
+    acquires: int
+    releases: int
+    misses: int
+    waits: int
+    exhausted: int
+
+    @property
+    def internal_fragmentation(self) -> float:
+        """Padding over all bytes of blocks that are out; 0.0 if none is."""
+        return _share(self.padding, self.requested + self.padding)
+
+    @property
+    def external_fragmentation(self) -> float:
+        """Free bytes in slabs partly used over all bytes of slabs; 0.0 without any."""
+        return _share(self.free_in_used_slabs, self.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPoolStats(_Record):
+    """A moment of a :class:`~ctxpool.MemoryPool`; counts are since its construction.
+
+    Attributes
+    ----------
+    name : str or None
+        The pool's name.
+    total_size : int
+        The budget in bytes.
+    bytes, peak_bytes : int
+        Bytes of the budget that are in slabs now, and the most that ever were.
+    in_use, requested, padding, free_in_used_slabs : int
+        Sums over the classes: see :class:`SizeClassStats`.
+    moved : int
+        Slabs that a class got in exchange for those of other classes.
+    too_large : int
+        Requests larger than the largest class that were served.
+    heap : int
+        Blocks taken from the heap.
+    heap_in_use : int
+        Those of them that are out.
+    waits, exhausted : int
+        Requests that had to wait, and that failed for want of memory.
+    classes : tuple of SizeClassStats
+        Ascending by the size of their blocks; those that were never asked for a block
+        are not among them.
+    """
+
+    name: str | None
+    total_size: int
+    bytes: int
+    peak_bytes: int
+    in_use: int
+    requested: int
+    padding: int
+    free_in_used_slabs: int
+    moved: int
+    too_large: int
+    heap: int
+    heap_in_use: int
+    waits: int
+    exhausted: int
+    classes: tuple[SizeClassStats, ...]
+
+    @property
+    def internal_fragmentation(self) -> float:
+        """Padding over all bytes of blocks that are out; 0.0 if none is."""
+        return _share(self.padding, self.requested + self.padding)
+
+    @property
+    def external_fragmentation(self) -> float:
+        """Free bytes in slabs partly used over all bytes of slabs; 0.0 without any."""
+        return _share(self.free_in_used_slabs, self.bytes)
 
 
 @dataclass(frozen=True, slots=True)

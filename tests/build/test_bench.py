@@ -81,6 +81,27 @@ def test_tail(tmp_path: Path) -> None:
             assert row["again_ns"] <= row["max_ns"]
 
 
+def test_sized(tmp_path: Path) -> None:
+    found = tmp_path / "sized.json"
+    only = ["calls, 512", "1 mib, 4 kept"]
+    python("sized.py", "--quick", "--json", str(found), "--only", *only)
+    calls, framed = json.loads(found.read_text()).values()
+    assert all(row["median_ns"] > 0 for row in calls)
+    assert [row["name"] for row in framed][:2] == ["(control)", "MemoryPool"]
+    assert all(row["p50_us"] <= row["p99_us"] <= row["max_us"] for row in framed)
+
+
+def test_touch(tmp_path: Path) -> None:
+    pytest.importorskip("Cython")
+    pytest.importorskip("setuptools")
+    found = tmp_path / "touch.json"
+    only = ["4 KiB, 4 live, thread"]
+    python("touch.py", "--quick", "--json", str(found), "--only", *only)
+    rows = next(iter(json.loads(found.read_text()).values()))
+    names = ["(control)", "BlockPool", "np.empty", "bytearray", "mmap", "SharedMemory"]
+    assert [row["name"] for row in rows] == names
+
+
 def test_memory() -> None:
     """More than the pointers and the hash, less than a list of everything."""
     row = script(

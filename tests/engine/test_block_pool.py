@@ -478,6 +478,8 @@ def test_stats(impl):
         "exhausted": 0,
         "heap_fallbacks": 0,
         "bytes": 3 * 128,
+        "padding": 0,
+        "idle": 0,
     }
     with pytest.raises(AttributeError):
         stats.in_use = 0

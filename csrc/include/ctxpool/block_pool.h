@@ -6,8 +6,14 @@
  *
  * Invariants (cxp_block_pool_check walks them):
  *   - fresh <= blocks <= max_blocks; blocks [fresh, blocks) were never handed out;
- *   - a block below fresh is either owned, or on the stack exactly once;
- *   - in_use blocks are owned: in_use + nfree == fresh, until the pool is closed.
+ *   - a block below fresh is owned, absent, or on the stack exactly once;
+ *   - in_use blocks are owned: in_use + nfree + absent == fresh, until the pool is
+ *     closed;
+ *   - with CXP_SLABS, used[s] blocks of slab s (1 << slab_shift of them) are owned, and
+ *     idle slabs have none that is owned and none that is absent.
+ *
+ * A range of blocks may be absent: reserved, but not there to be taken. So a slab comes
+ * and goes without moving any other.
  *
  * The stack lies beside the blocks and not inside them: take and give touch no
  * block memory, a write into a block that was given back corrupts nothing, a double
@@ -34,12 +40,19 @@ enum {
     CXP_FREE = 0,
     CXP_BY_LEASE = 1, /* an object returns it when it dies */
     CXP_BY_INDEX = 2, /* its user returns it by number */
+    CXP_ABSENT = 3,   /* it has no memory for now */
     CXP_OWNER = 3     /* mask of the above */
 };
 #define CXP_POISONED   4u /* free, and filled with CXP_POISON_FREE (debug) */
 #define CXP_GENERATION 8u /* one hand-out, counted in the bits above */
 
-enum { CXP_ZERO_ON_TAKE = 1, CXP_ZERO_ON_GIVE = 2, CXP_DEBUG = 4, CXP_CLOSED = 8 };
+enum {
+    CXP_ZERO_ON_TAKE = 1,
+    CXP_ZERO_ON_GIVE = 2,
+    CXP_DEBUG = 4,
+    CXP_CLOSED = 8,
+    CXP_SLABS = 16 /* count what is owned of each slab */
+};
 
 #define CXP_POISON_FREE 0xDD /* debug: what a free block is filled with */
 #define CXP_POISON_NEW  0xCD /* debug: what a fresh block is filled with */
@@ -61,6 +74,11 @@ typedef struct cxp_block_pool {
     uint32_t max_blocks;
     uint32_t pins;     /* callers that use the slab without the lock */
     size_t block_size; /* bytes the user may write */
+    uint32_t absent;
+    uint32_t idle;       /* slabs wholly free */
+    uint32_t slab_shift; /* a slab is 1 << slab_shift blocks */
+    uint32_t *used;      /* of each slab, how many are owned; NULL without CXP_SLABS */
+    uint64_t padding;    /* bytes of owned blocks that their owners did not ask for */
     cxp_vm vm;
     /* cxp_block_pool_taken and _given, found through the pool: take and give link
      * with nothing, so that an extension built elsewhere can inline them. */
@@ -69,7 +87,8 @@ typedef struct cxp_block_pool {
 } cxp_block_pool;
 
 /* 0, or -1 with errno: ENOMEM, or EINVAL for sizes of zero, too many blocks, an
- * alignment that is no power of two, or a slab that no address space holds.
+ * alignment that is no power of two, or a slab that no address space holds. `blocks`
+ * may be 0: all are to come by grow or reserve.
  * `huge` asks for huge pages; a refusal is no error. O(1), but for `prefault`,
  * which makes the first `blocks` blocks resident. */
 int cxp_block_pool_init(cxp_block_pool *pool, size_t block_size, uint32_t blocks,
@@ -78,6 +97,21 @@ int cxp_block_pool_init(cxp_block_pool *pool, size_t block_size, uint32_t blocks
 
 /* Let up to `more` further blocks exist; how many do now. */
 uint32_t cxp_block_pool_grow(cxp_block_pool *pool, uint32_t more);
+
+/* Count slabs of 1 << shift blocks from now on; no block may be there yet. 0, or -1 for
+ * want of memory. The pool's blocks then come by reserve, whole slabs at a time. */
+int cxp_block_pool_use_slabs(cxp_block_pool *pool, uint32_t shift);
+
+/* Up to `more` further blocks, from index `blocks` before the call on, all of them
+ * absent; how many. Then `present` makes a range of absent blocks free, and `withdraw`
+ * one of free blocks absent: 0, or -1 if one of them is owned, and then nothing
+ * changed. Neither touches the blocks' memory. O(n), withdraw O(n + free blocks). */
+uint32_t cxp_block_pool_reserve(cxp_block_pool *pool, uint32_t more);
+void cxp_block_pool_present(cxp_block_pool *pool, uint32_t first, uint32_t n);
+int cxp_block_pool_withdraw(cxp_block_pool *pool, uint32_t first, uint32_t n);
+
+/* The first block of a slab that is wholly free, or CXP_NO_BLOCK. O(slabs). */
+uint32_t cxp_block_pool_idle(const cxp_block_pool *pool);
 
 /* Hand out nothing more. The slab is unmapped when the last block is back (at
  * once, if all are). */

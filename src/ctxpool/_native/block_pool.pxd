@@ -39,6 +39,10 @@ cdef extern from "ctxpool/block_pool.h" nogil:
         uint32_t max_blocks
         uint64_t takes
         uint64_t gives
+        uint32_t absent
+        uint32_t idle
+        uint32_t slab_shift
+        uint64_t padding
         cxp_vm vm
 
     int cxp_block_pool_init(cxp_block_pool *pool, size_t block_size, uint32_t blocks,
@@ -46,6 +50,11 @@ cdef extern from "ctxpool/block_pool.h" nogil:
                             int huge, int prefault)
     void cxp_block_pool_fini(cxp_block_pool *pool)
     uint32_t cxp_block_pool_grow(cxp_block_pool *pool, uint32_t more)
+    int cxp_block_pool_use_slabs(cxp_block_pool *pool, uint32_t shift)
+    uint32_t cxp_block_pool_reserve(cxp_block_pool *pool, uint32_t more)
+    void cxp_block_pool_present(cxp_block_pool *pool, uint32_t first, uint32_t n)
+    int cxp_block_pool_withdraw(cxp_block_pool *pool, uint32_t first, uint32_t n)
+    uint32_t cxp_block_pool_idle(const cxp_block_pool *pool)
     void cxp_block_pool_close(cxp_block_pool *pool)
     void cxp_block_pool_pin(cxp_block_pool *pool)
     void cxp_block_pool_unpin(cxp_block_pool *pool)
@@ -69,6 +78,7 @@ cdef extern from "ctxpool/block_pool.h" nogil:
 
     int cxp_vm_advise_fork(const cxp_vm *vm, int mode)
     int cxp_vm_populate(void *p, size_t n)
+    size_t cxp_vm_discard(void *p, size_t n, int lazy)
 
 
 cdef class Block
@@ -89,7 +99,16 @@ cdef class BlockPool:
     cdef double _timeout
     cdef bint _debug
     cdef bint _closed
-    cdef bint _slow               # debug, or somebody waited once: see _give
+    cdef bint _slow               # debug, hooks, or somebody waited once: see _give
+    cdef bint _prefault
+    cdef bint _pinned             # for the hooks: only _finish lets the slab go
+    cdef uint32_t _slab           # blocks that come and go together; 0: none do
+    cdef uint32_t _coming         # calls of on_create that go on
+    cdef object _on_create
+    cdef object _on_destroy
+    cdef object _listener         # called when a slab became wholly free, or None
+    cdef list _ranges             # (first, n) that on_destroy is to be told of
+    cdef list _holes              # (first, n) that are absent, to be used again
     cdef uint32_t _waiting        # len(_waiters)
     cdef uint32_t _deferred
     cdef uint64_t _waits
@@ -102,7 +121,12 @@ cdef class BlockPool:
     cdef uint32_t _take_slow(self, uint32_t owner, object timeout,
                              bint heap) except? CXP_NO_BLOCK
     cdef double _patience(self, timeout) except? -1
-    cdef object _adopt(self, uint32_t index)
+    cdef uint32_t _extend(self, uint32_t more, bint holes) except? CXP_NO_BLOCK
+    cdef uint32_t _more(self, size_t needed) except? CXP_NO_BLOCK
+    cdef int _finish(self) noexcept
+    cdef int _tell(self, object hook, uint32_t first, uint32_t n) noexcept
+    cdef int _notify(self) noexcept
+    cdef size_t _size_of(self, object size) except? 0
     cdef int _take_many(self, uint32_t owner, uint32_t *indices, size_t n) except -1
     cdef int _give(self, uint32_t index, uint32_t owner) noexcept
     cdef int _hand_over(self) except -1
@@ -112,7 +136,7 @@ cdef class BlockPool:
     cdef int64_t _check_index(self, object number) except -1
     cdef int _forget_views(self) noexcept
     cdef PyObject *_acquire_lease(self) except NULL
-    cdef Block _heap_block(self)
+    cdef Block _heap_block(self, size_t size)
 
 
 # The fields of these two are raw references, owned unless said otherwise: their
@@ -120,6 +144,7 @@ cdef class BlockPool:
 cdef class _Lease:
     cdef PyObject *pool     # BlockPool; NULL while the lease sleeps
     cdef void *memory
+    cdef size_t size        # bytes that its user asked for
     cdef uint32_t index
     cdef bint deferred
 
@@ -128,6 +153,7 @@ cdef class Block:
     cdef PyObject *pool_    # BlockPool; NULL: the block is dead
     cdef PyObject *lease_   # _Lease or NULL
     cdef PyObject *view_    # memoryview over the lease, or NULL
+    cdef size_t size_
     cdef uint32_t index_
 
     cdef int _dead(self) except -1

@@ -9,8 +9,8 @@ On builds with a GIL a view that nobody else reaches at release is put to sleep 
 its slot, together with its lease, and wakes with the next block there: two objects
 less to make for each block. There is no way to it meanwhile but through the pool.
 
-The types have no cycle to break (no_gc): a pool refers to text, numbers and waiting
-threads only, and none of them can be subclassed.
+A pool takes part in garbage collection for its hooks alone; blocks and leases have no
+cycle to break (no_gc). None of them can be subclassed.
 """
 
 cimport cython
@@ -37,6 +37,7 @@ import numpy as np
 from ctxpool._arguments import (
     array_layout, check_indices, choice, count, power_of_two, seconds,
 )
+from ctxpool._places import place
 from ctxpool._waiting import wait, wait_in_task
 from ctxpool.errors import (
     BlockInUseError,
@@ -46,6 +47,7 @@ from ctxpool.errors import (
     PoolExhaustedError,
     PoolTimeoutError,
 )
+from ctxpool._unraisable import report as report_unraisable
 from ctxpool.sizes import parse_size
 from ctxpool.stats import BlockPoolStats
 
@@ -63,6 +65,8 @@ cdef extern from "lease.h":
                              uint32_t owner, int *disturbed)
     int cxp_locked_give(PyObject *owner_of_pool, cxp_block_pool *pool, uint32_t index,
                         uint32_t owner)
+    void cxp_locked_pad(PyObject *owner_of_pool, cxp_block_pool *pool, size_t bytes)
+    void cxp_locked_unpad(PyObject *owner_of_pool, cxp_block_pool *pool, size_t bytes)
     bint cxp_view_is_quiescent(PyObject *view, PyObject *lease, Py_ssize_t owners)
     bint cxp_view_is_released(PyObject *view)
     ctypedef struct PyArray_Descr:
@@ -77,6 +81,7 @@ cdef extern from "lease.h":
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *obj)
+    Py_ssize_t PyNumber_AsSsize_t(object o, PyObject *exc) except? -1
     object PyMemoryView_FromObject(object obj)
     PyObject *PyMemoryView_GET_BASE(PyObject *view)
 
@@ -129,8 +134,7 @@ cdef class _Lease:
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if self.pool == NULL:
             raise BlockReleasedError("the block was released")
-        PyBuffer_FillInfo(buffer, self, self.memory,
-                          <Py_ssize_t>(<BlockPool>self.pool).c.block_size, 0, flags)
+        PyBuffer_FillInfo(buffer, self, self.memory, <Py_ssize_t>self.size, 0, flags)
 
 
 cdef void lease_dealloc(PyObject *op) noexcept:
@@ -138,6 +142,7 @@ cdef void lease_dealloc(PyObject *op) noexcept:
     cdef uint32_t index = (<_Lease>op).index
     cdef bint deferred = (<_Lease>op).deferred
     cdef void *memory = (<_Lease>op).memory
+    cdef size_t size = (<_Lease>op).size
     (<_Lease>op).pool = NULL
     cxp_kept_give(&kept_leases, op)
     if pool == NULL:
@@ -150,15 +155,17 @@ cdef void lease_dealloc(PyObject *op) noexcept:
             (<BlockPool>pool)._deferred -= deferred
             (<BlockPool>pool)._heap_released += index == HEAP
     if index != HEAP:
-        give_quietly(<BlockPool>pool, index)
+        give_quietly(<BlockPool>pool, index, size)
     Py_DECREF(<object>pool)
 
 
-cdef void give_quietly(BlockPool pool, uint32_t index) noexcept:
+cdef void give_quietly(BlockPool pool, uint32_t index, size_t size) noexcept:
     """From a finalizer, where an exception may be on its way."""
     cdef PyObject *kind
     cdef PyObject *value
     cdef PyObject *trace
+    if size != pool.c.block_size:
+        cxp_locked_unpad(<PyObject *>pool, &pool.c, pool.c.block_size - size)
     if not pool._slow:
         cxp_locked_give(<PyObject *>pool, &pool.c, index, CXP_BY_LEASE)
         return
@@ -168,7 +175,8 @@ cdef void give_quietly(BlockPool pool, uint32_t index) noexcept:
     PyErr_Restore(kind, value, trace)
 
 
-cdef PyObject *new_lease(BlockPool pool, uint32_t index, bint ours) except NULL:
+cdef PyObject *new_lease(BlockPool pool, uint32_t index, size_t size,
+                         bint ours) except NULL:
     """A new reference to a lease that owns the block.
 
     One of the caller's references to the pool becomes the lease's. On failure that one
@@ -181,51 +189,54 @@ cdef PyObject *new_lease(BlockPool pool, uint32_t index, bint ours) except NULL:
             lease = _Lease.__new__(_Lease)
         except MemoryError:
             if ours:
-                abandon(pool, index)
+                abandon(pool, index, size)
             raise
         Py_INCREF(lease)
         op = <PyObject *>lease
     if index != HEAP:
         memory = cxp_block_pool_at(&pool.c, index)
-    elif posix_memalign(&memory, max(pool._alignment, sizeof(void *)),
-                        pool.c.block_size):
+    elif posix_memalign(&memory, max(pool._alignment, sizeof(void *)), size):
         cxp_kept_give(&kept_leases, op)
-        abandon(pool, index)
-        raise MemoryError(f"no {pool.c.block_size} bytes on the heap")
+        abandon(pool, index, size)
+        raise MemoryError(f"no {size} bytes on the heap")
     elif pool.c.flags & (CXP_ZERO_ON_TAKE | CXP_ZERO_ON_GIVE):
-        memset(memory, 0, pool.c.block_size)
+        memset(memory, 0, size)
     (<_Lease>op).memory = memory
+    (<_Lease>op).size = size
     (<_Lease>op).index = index
     (<_Lease>op).deferred = False
     (<_Lease>op).pool = <PyObject *>pool
     return op
 
 
-cdef int abandon(BlockPool pool, uint32_t index) except -1:
+cdef int abandon(BlockPool pool, uint32_t index, size_t size) except -1:
     """Give back a block for which there is no memory to make an object."""
     if index == HEAP:
         with cython.critical_section(pool):  # its counters
             pool._heap_released += 1
     else:
-        give_quietly(pool, index)
+        give_quietly(pool, index, size)
     return 0
 
 
-cdef PyObject *new_block(BlockPool pool, uint32_t index) except NULL:
+cdef PyObject *new_block(BlockPool pool, uint32_t index, size_t size) except NULL:
     """A new reference to the block that owns *index*; on failure it goes back."""
     # Raw, as an INCREF that a DECREF follows stalls the processor from 3.12 on: it
     # stores the half of the count, and then loads the whole.
     cdef PyObject *op = cxp_kept_take(&kept_blocks)
+    if size != pool.c.block_size:
+        cxp_locked_pad(<PyObject *>pool, &pool.c, pool.c.block_size - size)
     if op == NULL:
         try:
             block = Block.__new__(Block)
         except MemoryError:
-            abandon(pool, index)
+            abandon(pool, index, size)
             raise
         Py_INCREF(block)
         op = <PyObject *>block
     Py_INCREF(pool)
     (<Block>op).index_ = index
+    (<Block>op).size_ = size
     (<Block>op).pool_ = <PyObject *>pool
     return op
 
@@ -252,7 +263,7 @@ cdef void let_go(PyObject *op) noexcept:
             (<_Lease>lease).pool = NULL
             (<BlockPool>owner)._views[index] = view
             Py_DECREF(<object>lease)
-            give_quietly(<BlockPool>owner, index)
+            give_quietly(<BlockPool>owner, index, (<Block>op).size_)
         else:
             Py_INCREF(<object>owner)
             with cython.critical_section(<BlockPool>owner):  # its counters
@@ -261,7 +272,7 @@ cdef void let_go(PyObject *op) noexcept:
             Py_XDECREF(view)
             Py_DECREF(<object>lease)  # the last reference, or another holder has one
     else:
-        give_quietly(<BlockPool>owner, index)
+        give_quietly(<BlockPool>owner, index, (<Block>op).size_)
     Py_DECREF(<object>owner)
 
 
@@ -300,7 +311,8 @@ A block of a pool, held until it is released.
             view = <PyObject *>(<BlockPool>self.pool_)._views[self.index_]
         if view != NULL:
             (<BlockPool>self.pool_)._views[self.index_] = NULL
-            if cxp_view_is_quiescent(view, PyMemoryView_GET_BASE(view), 1):
+            if (cxp_view_is_quiescent(view, PyMemoryView_GET_BASE(view), 1)
+                    and (<_Lease>PyMemoryView_GET_BASE(view)).size == self.size_):
                 self.lease_ = PyMemoryView_GET_BASE(view)
                 Py_INCREF(<object>self.lease_)
                 (<_Lease>self.lease_).deferred = False
@@ -308,7 +320,7 @@ A block of a pool, held until it is released.
                 self.view_ = view
                 return self.lease_
             Py_DECREF(<object>view)
-        self.lease_ = new_lease(<BlockPool>self.pool_, self.index_, False)
+        self.lease_ = new_lease(<BlockPool>self.pool_, self.index_, self.size_, False)
         return self.lease_
 
     cdef object _get_view(self):
@@ -391,11 +403,10 @@ A block of a pool, held until it is released.
         """
         cdef PyObject *lease
         cdef cxp_layout layout
-        cdef BlockPool pool = self.pool
+        cdef size_t size = self.size
         kept = None  # what owns the layout's dtype
-        if not cxp_plain_layout(<PyObject *>dtype, <PyObject *>shape,
-                                pool.c.block_size, &layout):
-            kept = other_layout(&layout, pool.c.block_size, dtype, shape)
+        if not cxp_plain_layout(<PyObject *>dtype, <PyObject *>shape, size, &layout):
+            kept = other_layout(&layout, size, dtype, shape)
         with cython.critical_section(self):  # as in view
             if self.pool_ == NULL:
                 self._dead()
@@ -409,6 +420,13 @@ A block of a pool, held until it is released.
         if self.pool_ == NULL:
             self._dead()
         return -1 if self.index_ == HEAP else <int64_t>self.index_
+
+    @property
+    def size(self):
+        """Bytes that were asked for, which its views have: the block's or fewer."""
+        if self.pool_ == NULL:
+            self._dead()
+        return self.size_
 
     @property
     def address(self):
@@ -458,9 +476,10 @@ A block of a pool, held until it is released.
         self._release(strict)
 
     def __len__(self):
-        """Bytes of the block."""
-        cdef BlockPool pool = self.pool
-        return <Py_ssize_t>pool.c.block_size
+        """Its :attr:`size`."""
+        if self.pool_ == NULL:
+            self._dead()
+        return <Py_ssize_t>self.size_
 
     def __enter__(self):
         if self.pool_ == NULL:
@@ -482,24 +501,22 @@ A block of a pool, held until it is released.
             exc.add_note(f"and on release: {error}")
 
     def __repr__(self):
-        cdef BlockPool pool
         with cython.critical_section(self):  # as in view
             if self.pool_ == NULL:
                 return "<Block, released>"
-            pool = <BlockPool>self.pool_
             index = -1 if self.index_ == HEAP else <int64_t>self.index_
-            return f"<Block {index} of {pool.c.block_size} bytes>"
+            return f"<Block {index} of {self.size_} bytes>"
 
     def __reduce__(self):
         raise TypeError("cannot pickle a Block: its memory belongs to this process")
 
 
 @cython.final
-@cython.no_gc
+@cython.no_gc_clear  # its hooks are called to the end: others break a cycle
 cdef class BlockPool:
     """BlockPool(block_size, blocks, *, max_blocks=None, alignment=64, prefault=False,
     huge_pages='auto', on_exhausted='raise', timeout=None, zero='never', debug=False,
-    name=None, fork='copy')
+    name=None, fork='copy', slab_blocks=None, on_create=None, on_destroy=None)
 --
 
 Blocks of equal size, made at once and used again and again.
@@ -549,6 +566,20 @@ Blocks of equal size, made at once and used again and again.
         What a forked child finds in the blocks: a copy, zeros, or nothing (touching
         it is a fault). With ``"copy"`` the parent pays after a fork for each page it
         writes next.
+    slab_blocks : int, optional
+        Blocks that come and go together, by :meth:`grow` and :meth:`shrink`; a power
+        of two. *blocks*, which may be 0 then, and *max_blocks*, which needs no
+        ``"grow"`` then, are multiples of it.
+    on_create, on_destroy : callable, optional
+        ``on_create(address, nbytes)`` is called when memory for blocks has come into
+        being (at construction and when the pool grows), before a block of it is
+        handed out; ``on_destroy`` with the same numbers before that memory goes: when
+        a slab is given back, or when the pool was closed or dropped and its last
+        block came back. For who must register memory: pinned pages, RDMA. They run
+        without any lock. What *on_create* raises is raised by the call that needed
+        the memory, and the memory is not used; what *on_destroy* raises goes to
+        :func:`sys.unraisablehook`. Memory registered so stays when :meth:`trim` is
+        called.
 
     Raises
     ------
@@ -586,14 +617,18 @@ Blocks of equal size, made at once and used again and again.
     def __cinit__(self, *args, **kwargs):
         self._waiters = deque()
         self._places = {}
+        self._ranges, self._holes = [], []
 
     def __init__(self, block_size, blocks, *, max_blocks=None, alignment=64,
                  prefault=False, huge_pages="auto", on_exhausted="raise",
-                 timeout=None, zero="never", debug=False, name=None, fork="copy"):
+                 timeout=None, zero="never", debug=False, name=None, fork="copy",
+                 slab_blocks=None, on_create=None, on_destroy=None):
         if self.c.stack != NULL:
             raise RuntimeError("this pool is made already: make another")
         cdef size_t size = parse_size(block_size, "block_size")
-        cdef uint32_t n = count("blocks", blocks, 1, CXP_MAX_BLOCKS)
+        cdef uint32_t slab = 0 if slab_blocks is None else power_of_two(
+            "slab_blocks", slab_blocks, 1 << 30)
+        cdef uint32_t n = count("blocks", blocks, 0 if slab else 1, CXP_MAX_BLOCKS)
         cdef uint32_t most = n
         cdef uint32_t flags = 0
         cdef bint huge, fault = prefault
@@ -602,21 +637,31 @@ Blocks of equal size, made at once and used again and again.
         choice("huge_pages", huge_pages, HUGE_PAGES)
         choice("fork", fork, FORK_MODES)
         if max_blocks is None:
-            if on_exhausted == "grow":
-                most = min(<object>n * GROWTH, CXP_MAX_BLOCKS)
-        elif on_exhausted != "grow":
+            if on_exhausted == "grow" or slab:
+                most = min(max(<object>n, <object>slab) * GROWTH, CXP_MAX_BLOCKS)
+        elif on_exhausted != "grow" and not slab:
             raise ValueError(
                 f'max_blocks={max_blocks!r} needs on_exhausted="grow", '
                 f"not {on_exhausted!r}"
             )
         else:
-            most = count("max_blocks", max_blocks, n, CXP_MAX_BLOCKS)
+            most = count("max_blocks", max_blocks, max(n, 1), CXP_MAX_BLOCKS)
+        if slab:
+            for what, number in (("blocks", n), ("max_blocks", most)):
+                if number % slab:
+                    raise ValueError(
+                        f"{what} must be a multiple of slab_blocks={slab}, not {number}"
+                    )
+        for what, hook in (("on_create", on_create), ("on_destroy", on_destroy)):
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{what} must be callable or None, not {hook!r}")
         self._alignment = power_of_two("alignment", alignment, 1 << 40)
         self._timeout = seconds("timeout", timeout)
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be text or None, not {name!r}")
         self._name = name
         self._debug = self._slow = debug
+        self._prefault = prefault
         if zero == "acquire":
             flags |= CXP_ZERO_ON_TAKE
         elif zero == "release":
@@ -626,8 +671,12 @@ Blocks of equal size, made at once and used again and again.
         huge = huge_pages == "always" or (
             huge_pages == "auto" and (fault or size >= HUGE_BLOCK)
         )
-        if cxp_block_pool_init(&self.c, size, n, most, self._alignment, flags, huge,
-                               fault):
+        hooked = on_create is not None or on_destroy is not None
+        later = slab or hooked  # the first blocks come as all others do
+        if cxp_block_pool_init(&self.c, size, 0 if later else n, most,
+                               self._alignment, flags, huge, fault):
+            raise MemoryError(f"no room for {most} blocks of {size} bytes")
+        if slab and cxp_block_pool_use_slabs(&self.c, slab.bit_length() - 1):
             raise MemoryError(f"no room for {most} blocks of {size} bytes")
         if CXP_HAS_GIL:
             self._views = <void **>PyMem_Calloc(most, sizeof(void *))
@@ -635,6 +684,20 @@ Blocks of equal size, made at once and used again and again.
                 raise MemoryError()
         if cxp_vm_advise_fork(&self.c.vm, FORK_MODES.index(fork)):
             raise OSError(f"the system knows no fork={fork!r}")
+        self._slab, self._on_create, self._on_destroy = slab, on_create, on_destroy
+        if hooked:
+            self._slow = self._pinned = True
+            cxp_block_pool_pin(&self.c)
+        while later and self.c.blocks < n:
+            self._extend(slab or n, False)
+
+    def __del__(self):
+        # No block is out, or its lease would hold the pool.
+        if self._ranges:
+            with cython.critical_section(self):  # as in close
+                self._closed = True
+                cxp_block_pool_close(&self.c)
+            self._finish()
 
     def __dealloc__(self):
         self._forget_views()
@@ -665,21 +728,37 @@ Blocks of equal size, made at once and used again and again.
         return 0
 
     cdef int64_t _check_index(self, number) except -1:
-        if not 0 <= number < self.blocks:
+        if not 0 <= number < self.c.blocks:
             raise IndexError(f"no block {number} in a pool of {self.blocks}")
         return number
 
     cdef int _give(self, uint32_t index, uint32_t owner) noexcept:
         """As cxp_block_pool_give; the block may go on to one who waits."""
         cdef int state
+        cdef uint32_t idle
         # The pool, against its other threads.
         with cython.critical_section(self):
             if self._debug:
                 self._places.pop(index, None)
+            idle = self.c.idle
             state = cxp_block_pool_give(&self.c, index, owner)
             if self._waiting:
                 self._hand_over()
+            idle = self.c.idle > idle
+        if idle and self._listener is not None:
+            self._notify()
+        if self._closed and self._pinned:
+            self._finish()
         return state
+
+    cdef int _notify(self) noexcept:
+        listener = self._listener
+        if listener is not None:
+            try:
+                listener()
+            except BaseException as error:
+                report_unraisable(error)
+        return 0
 
     cdef int _hand_over(self) except -1:
         """Free blocks to those who wait, first come, first served. Under the lock."""
@@ -716,11 +795,7 @@ Blocks of equal size, made at once and used again and again.
                 f"block {index} was written to after it was released"
             )
         if index != HEAP:
-            frame = sys._getframe(0)
-            code = frame.f_code
-            self._places[index] = (
-                f"{code.co_filename}:{frame.f_lineno} in {code.co_name}"
-            )
+            self._places[index] = place(sys._getframe(0))
         return 0
 
     cdef uint32_t _take_slow(self, uint32_t owner, object timeout,
@@ -738,12 +813,104 @@ Blocks of equal size, made at once and used again and again.
                 self._heap += 1
             return HEAP
         if self._on_exhausted == "grow":
-            with cython.critical_section(self):  # against another that grows it
-                cxp_block_pool_grow(&self.c, self.c.blocks)
-                index = cxp_block_pool_take_checked(&self.c, owner, &disturbed)
+            # Others may take what came, before this thread does.
+            while index == CXP_NO_BLOCK and self._more(1):
+                index = cxp_locked_take(<PyObject *>self, &self.c, owner, &disturbed)
         if index == CXP_NO_BLOCK:
             self._refuse(1)
         return index
+
+    cdef uint32_t _more(self, size_t needed) except? CXP_NO_BLOCK:
+        """Let more blocks exist, *needed* free ones if that may be; how many came."""
+        cdef uint32_t more
+        cdef size_t there
+        with cython.critical_section(self):  # against another that grows it
+            there = cxp_block_pool_available(&self.c)
+            if there >= needed:
+                return 1
+            more = <uint32_t>min(max(needed - there, <size_t>self.c.blocks),
+                                 <size_t>CXP_MAX_BLOCKS)
+            if not self._slab and not self._pinned:
+                return cxp_block_pool_grow(&self.c, more)
+        if not self._slab:
+            return self._extend(more, True)
+        more = 0
+        while cxp_block_pool_available(&self.c) < needed and self._extend(
+                self._slab, True):
+            more += self._slab
+        return more
+
+    cdef uint32_t _extend(self, uint32_t more, bint holes) except? CXP_NO_BLOCK:
+        """As :meth:`_more`, of slabs and of blocks that the hooks are told of."""
+        cdef uint32_t first = 0
+        cdef uint32_t n = 0
+        cdef int failed = 0
+        with cython.critical_section(self):  # against another that grows it
+            if holes and self._holes:
+                first, n = self._holes.pop()
+            else:
+                first = self.c.blocks
+                n = cxp_block_pool_reserve(&self.c, more)
+            if not n or self._closed:
+                return 0
+            cxp_block_pool_pin(&self.c)
+            self._coming += 1
+        # Without the lock: the range is ours, and the hook may do what it likes.
+        came = False
+        try:
+            if self._prefault:
+                with nogil:
+                    failed = cxp_vm_populate(cxp_block_pool_at(&self.c, first),
+                                             self.c.stride * n)
+                if failed:
+                    raise MemoryError(
+                        f"the system has no {self.c.stride * n} bytes to make resident"
+                    )
+            if self._on_create is not None:
+                self._on_create(<size_t>cxp_block_pool_at(&self.c, first),
+                                self.c.stride * n)
+            came = True
+        finally:
+            with cython.critical_section(self):  # against its other threads
+                self._coming -= 1
+                if not came:
+                    self._holes.append((first, n))
+                else:
+                    if self._pinned:
+                        self._ranges.append((first, n))
+                    if not self._closed:
+                        cxp_block_pool_present(&self.c, first, n)
+                        if self._waiting:
+                            self._hand_over()
+                cxp_block_pool_unpin(&self.c)
+            if self._closed:
+                self._finish()
+        return n
+
+    cdef int _tell(self, hook, uint32_t first, uint32_t n) noexcept:
+        if hook is not None:
+            try:
+                hook(<size_t>cxp_block_pool_at(&self.c, first), self.c.stride * n)
+            except BaseException as error:
+                report_unraisable(error)
+        return 0
+
+    cdef int _finish(self) noexcept:
+        """Tell on_destroy of each range once the slab is to die, then let it go."""
+        while True:
+            with cython.critical_section(self):  # against its other threads
+                if not self._closed or self.c.in_use or not self._pinned:
+                    return 0
+                if not self._ranges:
+                    if not self._coming:
+                        self._pinned = False
+                        cxp_block_pool_unpin(&self.c)
+                    return 0
+                first, n = self._ranges.pop()
+                self._coming += 1
+            self._tell(self._on_destroy, first, n)
+            with cython.critical_section(self):
+                self._coming -= 1
 
     # What ctxpool._waiting asks of a pool.
 
@@ -788,12 +955,9 @@ Blocks of equal size, made at once and used again and again.
         cdef bint short
         cdef size_t i
         self._check_open()
+        if self._on_exhausted == "grow":
+            self._more(n)
         with cython.critical_section(self):  # against its other threads
-            if n > cxp_block_pool_available(&self.c) and self._on_exhausted == "grow":
-                i = n - cxp_block_pool_available(&self.c)
-                cxp_block_pool_grow(
-                    &self.c, <uint32_t>min(max(i, self.c.blocks), CXP_MAX_BLOCKS)
-                )
             short = cxp_block_pool_take_many(&self.c, owner, indices, n, &disturbed)
         if short:
             self._refuse(n)
@@ -821,28 +985,37 @@ Blocks of equal size, made at once and used again and again.
     cdef PyObject *_acquire_lease(self) except NULL:
         """A new reference to the lease of a block that has no Block."""
         cdef uint32_t index = self._take(CXP_BY_LEASE, None, True)
-        cdef PyObject *lease = new_lease(self, index, True)
+        cdef PyObject *lease = new_lease(self, index, self.c.block_size, True)
         Py_INCREF(self)
         return lease
 
-    cdef Block _heap_block(self):
+    cdef size_t _size_of(self, size) except? 0:
+        """What was asked for, or the whole block."""
+        if size is None:
+            return self.c.block_size
+        return count("size", size, 1, self.c.block_size)
+
+    cdef Block _heap_block(self, size_t size):
         """A Block from the heap: its lease, which owns the memory, is made at once."""
         cdef Block block = Block.__new__(Block)
-        block.lease_ = new_lease(self, HEAP, True)
+        block.lease_ = new_lease(self, HEAP, size, True)
         block.index_ = HEAP
+        block.size_ = size
         Py_INCREF(self)
         block.pool_ = <PyObject *>self
         return block
 
     # -- blocks ----------------------------------------------------------------------
 
-    def acquire(self, timeout=None):
+    def acquire(self, timeout=None, size=None):
         """A free block. O(1).
 
         Parameters
         ----------
         timeout : float, optional
             Seconds to wait, with ``on_exhausted="wait"``; the pool's own by default.
+        size : int, optional
+            Bytes needed of it: its view and its arrays have no more. All by default.
 
         Returns
         -------
@@ -861,30 +1034,37 @@ Blocks of equal size, made at once and used again and again.
             The pool is in debug mode, and the block was written to while it was free.
             The block is handed out at the next acquire.
         """
+        cdef size_t bytes_ = self.c.block_size if size is None else self._size_of(size)
         cdef uint32_t index = self._take(CXP_BY_LEASE, timeout, True)
         if index == HEAP:
-            return self._heap_block()
-        return cxp_owned(new_block(self, index))
+            return self._heap_block(bytes_)
+        return cxp_owned(new_block(self, index, bytes_))
 
-    async def acquire_async(self, timeout=None):
+    async def acquire_async(self, timeout=None, size=None):
         """As :meth:`acquire`, but what waits is a task of asyncio, not its thread.
 
         Tasks and threads wait in one queue. A task that is cancelled leaves it, and
         gives back what it was handed meanwhile.
         """
-        block = self.try_acquire()
+        block = self.try_acquire(size)
         if block is None and self._on_exhausted == "wait":
-            block = self._adopt(await wait_in_task(self, self._patience(timeout)))
-        return self.acquire() if block is None else block
+            index = await wait_in_task(self, self._patience(timeout))
+            block = self._adopt(index, size)
+        return self.acquire(None, size) if block is None else block
 
-    cdef object _adopt(self, uint32_t index):
-        """A Block for a slot that was handed over."""
+    def _adopt(self, uint32_t index, size):
+        # A Block for a slot that was handed over.
         if self._debug:
             self._inspect(index, CXP_BY_LEASE, False)
-        return cxp_owned(new_block(self, index))
+        return cxp_owned(new_block(self, index, self._size_of(size)))
 
-    def try_acquire(self):
+    def try_acquire(self, size=None):
         """A free block, or None. Never waits, never takes from the heap. O(1).
+
+        Parameters
+        ----------
+        size : int, optional
+            As for :meth:`acquire`.
 
         Raises
         ------
@@ -892,18 +1072,26 @@ Blocks of equal size, made at once and used again and again.
             The pool is closed.
         """
         cdef int disturbed = 0
+        cdef size_t bytes_ = self.c.block_size
         cdef uint32_t index
-        self._check_open()
-        with cython.critical_section(self):  # against its other threads
-            index = cxp_block_pool_take_checked(&self.c, CXP_BY_LEASE, &disturbed)
-            if index == CXP_NO_BLOCK and self._on_exhausted == "grow":
-                cxp_block_pool_grow(&self.c, self.c.blocks)
-                index = cxp_block_pool_take_checked(&self.c, CXP_BY_LEASE, &disturbed)
+        cdef Py_ssize_t asked
+        if size is not None:
+            asked = PyNumber_AsSsize_t(size, NULL)  # clips
+            if asked <= 0 or <size_t>asked > bytes_:
+                self._size_of(size)
+            bytes_ = <size_t>asked
+        index = cxp_locked_take(<PyObject *>self, &self.c, CXP_BY_LEASE, &disturbed)
         if index == CXP_NO_BLOCK:
-            return None
+            self._check_open()
+            while (index == CXP_NO_BLOCK and self._on_exhausted == "grow"
+                    and self._more(1)):
+                index = cxp_locked_take(<PyObject *>self, &self.c, CXP_BY_LEASE,
+                                        &disturbed)
+            if index == CXP_NO_BLOCK:
+                return None
         if self._debug:
             self._inspect(index, CXP_BY_LEASE, disturbed)
-        return cxp_owned(new_block(self, index))
+        return cxp_owned(new_block(self, index, bytes_))
 
     def acquire_many(self, n):
         """*n* blocks, or none and an error. Never waits. O(n).
@@ -932,10 +1120,11 @@ Blocks of equal size, made at once and used again and again.
         try:
             self._take_many(CXP_BY_LEASE, indices, <size_t>number)
             for i in range(number):
-                blocks[i] = cxp_owned(new_block(self, indices[i]))
+                blocks[i] = cxp_owned(
+                    new_block(self, indices[i], self.c.block_size))
         except BaseException:  # block i is back already
             for i in range(i + 1, number):
-                give_quietly(self, indices[i])
+                give_quietly(self, indices[i], self.c.block_size)
             raise
         finally:
             free(indices)
@@ -1078,6 +1267,7 @@ Blocks of equal size, made at once and used again and again.
         """
         cdef cnp.ndarray numbers
         cdef int64_t state
+        cdef uint32_t idle
         check_indices(indices)
         if indices.dtype == np.uint32:
             numbers = np.ascontiguousarray(indices)
@@ -1093,6 +1283,7 @@ Blocks of equal size, made at once and used again and again.
                 if (cxp_block_pool_owner(&self.c, number) == CXP_BY_INDEX
                         and cxp_block_pool_mend(&self.c, number)):
                     damaged = number
+            idle = self.c.idle
             state = cxp_block_pool_give_many(
                 &self.c, <const uint32_t *>cnp.PyArray_DATA(numbers),
                 <size_t>cnp.PyArray_SIZE(numbers), CXP_BY_INDEX,
@@ -1102,6 +1293,11 @@ Blocks of equal size, made at once and used again and again.
                     self._places.pop(int(number), None)
                 if self._waiting:
                     self._hand_over()
+            idle = self.c.idle > idle
+        if idle:
+            self._notify()
+        if self._closed and self._pinned:
+            self._finish()
         if state < 0:
             wrong = numbers.flat[-1 - state]
             if (numbers.flat[:-1 - state] == wrong).any():
@@ -1140,10 +1336,17 @@ Blocks of equal size, made at once and used again and again.
         """Make the first *n* blocks resident, all by default. Changes no byte.
 
         O(pages). Other threads go on meanwhile.
+
+        Raises
+        ------
+        RuntimeError
+            The pool has slabs: they are made resident as they come (*prefault*).
         """
         cdef size_t size
         cdef unsigned char *base
         cdef int failed
+        if self._slab:
+            raise RuntimeError("warm() needs a pool without slabs: use prefault=True")
         number = self.blocks if n is None else operator.index(n)
         if not 0 <= number <= self.c.max_blocks:
             raise ValueError(f"n must be from 0 to {self.c.max_blocks}, not {number}")
@@ -1167,11 +1370,117 @@ Blocks of equal size, made at once and used again and again.
         int
             Bytes that were resident there. Spans of 2 MiB and more the system may
             take only when it is short, so the process may look as large for a while.
+            0 in a pool with hooks, whose memory is registered with somebody.
         """
         cdef size_t freed
+        if self._pinned:
+            return 0
         with cython.critical_section(self):  # against a thread that takes a block
             freed = cxp_block_pool_trim(&self.c)
         return freed
+
+    def grow(self, slabs=1):
+        """Let so many more slabs exist, up to *max_blocks*. O(blocks of a slab).
+
+        Their blocks go first to those who wait. Those that :meth:`shrink` gave back
+        come again first.
+
+        Returns
+        -------
+        int
+            Blocks that came.
+
+        Raises
+        ------
+        RuntimeError
+            The pool was made without *slab_blocks*.
+        PoolClosedError
+            The pool is closed.
+        MemoryError
+            The system has no memory to make them resident (*prefault*).
+        """
+        cdef uint32_t more = 0
+        self._check_slabs()
+        for _ in range(count("slabs", slabs, 0, CXP_MAX_BLOCKS)):
+            self._check_open()
+            if not self._extend(self._slab, True):
+                break
+            more += self._slab
+        return more
+
+    def shrink(self, slabs=None):
+        """Give slabs that are wholly free back to the system, all by default.
+
+        Their blocks no longer exist, until the pool grows again; their address space
+        stays reserved. O(free blocks) a slab.
+
+        Returns
+        -------
+        int
+            Blocks that went.
+        int
+            Bytes of theirs that were resident.
+
+        Raises
+        ------
+        RuntimeError
+            The pool was made without *slab_blocks*.
+        PoolClosedError
+            The pool is closed.
+        """
+        cdef uint32_t first, gone = 0
+        cdef size_t freed = 0
+        self._check_slabs()
+        most = CXP_MAX_BLOCKS if slabs is None else count(
+            "slabs", slabs, 0, CXP_MAX_BLOCKS)
+        while gone < most:
+            # No break in it: Cython 3.1 would not leave the section.
+            with cython.critical_section(self):  # against a thread that takes a block
+                first = CXP_NO_BLOCK if self._closed else cxp_block_pool_idle(&self.c)
+                if first != CXP_NO_BLOCK:
+                    cxp_block_pool_withdraw(&self.c, first, self._slab)
+                    if self._pinned:
+                        self._ranges.remove((first, self._slab))
+                    cxp_block_pool_pin(&self.c)
+                    self._coming += 1
+            if first == CXP_NO_BLOCK:
+                break
+            gone += 1
+            # Without the lock: the range is ours.
+            self._tell(self._on_destroy, first, self._slab)
+            freed += cxp_vm_discard(cxp_block_pool_at(&self.c, first),
+                                    self.c.stride * self._slab, False)
+            with cython.critical_section(self):  # against its other threads
+                self._coming -= 1
+                self._holes.append((first, self._slab))
+                cxp_block_pool_unpin(&self.c)
+            if self._closed:
+                self._finish()
+        return gone * self._slab, freed
+
+    def _check_slabs(self):
+        if not self._slab:
+            raise RuntimeError("grow() and shrink() need a pool with slab_blocks")
+        self._check_open()
+
+    # What ctxpool.pools.MemoryPool asks of it.
+
+    def _listen(self, listener):
+        with cython.critical_section(self):  # against a thread that gives one back
+            self._slow = True
+            self._listener = listener
+
+    def _idle(self):
+        # Slabs that are wholly free.
+        with cython.critical_section(self):  # as in stats
+            return self.c.idle
+
+    def _from_heap(self, size):
+        # A Block of any size that is none of the pool's.
+        cdef size_t bytes_ = size
+        with cython.critical_section(self):  # its counters
+            self._heap += 1
+        return self._heap_block(bytes_)
 
     def leaks(self):
         """Blocks that are out and where they were acquired; needs ``debug=True``.
@@ -1209,6 +1518,7 @@ Blocks of equal size, made at once and used again and again.
             self._waiting = 0
         for waiter in waiters:
             waiter.hand(None)
+        self._finish()
         if self._debug and self.in_use:
             listed = "\n".join(
                 f"  block {index}, acquired at {place}" for index, place in self.leaks()
@@ -1225,7 +1535,7 @@ Blocks of equal size, made at once and used again and again.
             return BlockPoolStats(
                 name=self._name,
                 block_size=self.c.block_size,
-                blocks=self.c.blocks,
+                blocks=self.c.blocks - self.c.absent,
                 max_blocks=self.c.max_blocks,
                 in_use=self.c.in_use,
                 deferred=self._deferred,
@@ -1235,7 +1545,9 @@ Blocks of equal size, made at once and used again and again.
                 waits=self._waits,
                 exhausted=self._exhausted,
                 heap_fallbacks=self._heap,
-                bytes=self.c.stride * self.c.blocks,
+                bytes=self.c.stride * (self.c.blocks - self.c.absent),
+                padding=self.c.padding,
+                idle=self.c.idle << self.c.slab_shift,
             )
 
     def check(self):
@@ -1260,7 +1572,7 @@ Blocks of equal size, made at once and used again and again.
     def blocks(self):
         """Blocks that exist, free or not."""
         with cython.critical_section(self):  # as in stats
-            return self.c.blocks
+            return self.c.blocks - self.c.absent
 
     @property
     def max_blocks(self):

@@ -32,6 +32,25 @@ cxp_locked_give(PyObject *owner_of_pool, cxp_block_pool *pool, uint32_t index,
     return state;
 }
 
+/* Count bytes of a block that its user did not ask for, and no more. */
+static inline void
+cxp_locked_pad(PyObject *owner_of_pool, cxp_block_pool *pool, size_t bytes)
+{
+    CXP_BEGIN(owner_of_pool);
+    pool->padding += bytes;
+    CXP_END();
+    (void)owner_of_pool;
+}
+
+static inline void
+cxp_locked_unpad(PyObject *owner_of_pool, cxp_block_pool *pool, size_t bytes)
+{
+    CXP_BEGIN(owner_of_pool);
+    pool->padding -= bytes;
+    CXP_END();
+    (void)owner_of_pool;
+}
+
 /* Whether nobody but its block reaches the memory behind a view: nobody else has the
  * view, a buffer or a slice of it, a weak reference to it, or its lease. `owners`
  * counts the references to the lease that are the block's and the view's own.

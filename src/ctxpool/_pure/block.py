@@ -33,6 +33,7 @@ class _Lease(np.ndarray):
 
     _pool: BlockPool | None
     _index: int
+    _size: int
     _deferred: bool
 
     def __array_finalize__(self, obj: Any) -> None:
@@ -42,12 +43,12 @@ class _Lease(np.ndarray):
         pool = self._pool
         if pool is not None:
             self._pool = None
-            pool._lease_died(self._index, self._deferred)
+            pool._lease_died(self._index, self._size, self._deferred)
 
 
-def make_lease(pool: BlockPool, index: int) -> _Lease:
+def make_lease(pool: BlockPool, index: int, size: int) -> _Lease:
     if index == HEAP:
-        size, alignment = pool._block_size, pool._alignment
+        alignment = pool._alignment
         memory: Any = bytearray(size + alignment)
         start = -np.frombuffer(memory, np.uint8).ctypes.data % alignment
         lease = _Lease.__new__(_Lease, (size,), np.uint8, memory, start)
@@ -55,8 +56,9 @@ def make_lease(pool: BlockPool, index: int) -> _Lease:
         slab = pool._slab
         assert slab is not None  # it stays while a block is out
         offset = slab.start + index * pool._stride
-        lease = _Lease.__new__(_Lease, (pool._block_size,), np.uint8, slab.map, offset)
+        lease = _Lease.__new__(_Lease, (size,), np.uint8, slab.map, offset)
     lease._pool, lease._index, lease._deferred = pool, index, False
+    lease._size = size
     return lease
 
 
@@ -75,10 +77,11 @@ class Block:
     of them gets the error. What threads write into the memory is theirs to order.
     """
 
-    __slots__ = ("_index", "_lease", "_pool", "_view")
+    __slots__ = ("_index", "_lease", "_pool", "_size", "_view")
 
     _pool: BlockPool | None
     _index: int
+    _size: int
     _lease: _Lease | None
     _view: memoryview | None
 
@@ -133,7 +136,7 @@ class Block:
         pool = self._pool
         if pool is None:
             self._dead()
-        dt, dims = array_layout(pool._block_size, dtype, shape)
+        dt, dims = array_layout(self._size, dtype, shape)
         with pool._block_lock:
             return np.ndarray(dims, dt, self._get_lease())
 
@@ -143,6 +146,13 @@ class Block:
         if self._pool is None:
             self._dead()
         return self._index
+
+    @property
+    def size(self) -> int:
+        """Bytes that were asked for, which its views have: the block's or fewer."""
+        if self._pool is None:
+            self._dead()
+        return self._size
 
     @property
     def address(self) -> int:
@@ -202,16 +212,16 @@ class Block:
             damaged = pool._debug and self._index != HEAP and pool._mend(self._index)
             lease = self._detach()
         if lease is None:
-            pool._give(self._index)
+            pool._give(self._index, self._size)
         lease = None  # the last reference, or another holder has one
         if damaged:
             raise damage(self._index)
 
     def __len__(self) -> int:
-        """Bytes of the block."""
+        """Its :attr:`size`."""
         if self._pool is None:
             self._dead()
-        return self._pool._block_size
+        return self._size
 
     def __enter__(self) -> Block:
         if self._pool is None:
@@ -237,7 +247,7 @@ class Block:
     def __repr__(self) -> str:
         if self._pool is None:
             return "<Block, released>"
-        return f"<Block {self._index} of {self._pool._block_size} bytes>"
+        return f"<Block {self._index} of {self._size} bytes>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("cannot pickle a Block: its memory belongs to this process")
@@ -245,7 +255,7 @@ class Block:
     def __del__(self) -> None:
         pool = self._pool
         if pool is not None and self._detach() is None:
-            pool._give(self._index)
+            pool._give(self._index, self._size)
 
     def _dead(self) -> NoReturn:
         raise BlockReleasedError("the block was released")
@@ -254,7 +264,7 @@ class Block:
         if self._pool is None:
             self._dead()
         if self._lease is None:
-            self._lease = make_lease(self._pool, self._index)
+            self._lease = make_lease(self._pool, self._index, self._size)
         return self._lease
 
     def _detach(self) -> _Lease | None:

@@ -6,6 +6,7 @@ import operator
 import sys
 import warnings
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, NoReturn, SupportsIndex
 
@@ -20,6 +21,7 @@ from ctxpool._arguments import (
     power_of_two,
     seconds,
 )
+from ctxpool._places import place
 from ctxpool._pure.block import HEAP, Block, damage, make_lease
 from ctxpool._pure.locks import new_lock, new_rlock
 from ctxpool._pure.slab import FORK_MODES, Slab
@@ -48,11 +50,6 @@ _HUGE_BLOCK = 2 << 20
 _ON_EXHAUSTED = ("raise", "wait", "grow", "heap")
 _ZERO = ("never", "acquire", "release")
 _HUGE_PAGES = ("auto", "always", "never")
-
-
-def _place(frame: Any) -> str:
-    code = frame.f_code
-    return f"{code.co_filename}:{frame.f_lineno} in {code.co_name}"
 
 
 class _Locked:
@@ -124,6 +121,20 @@ class BlockPool:
         What a forked child finds in the blocks: a copy, zeros, or nothing (touching
         it is a fault). With ``"copy"`` the parent pays after a fork for each page it
         writes next.
+    slab_blocks : int, optional
+        Blocks that come and go together, by :meth:`grow` and :meth:`shrink`; a power
+        of two. *blocks*, which may be 0 then, and *max_blocks*, which needs no
+        ``"grow"`` then, are multiples of it.
+    on_create, on_destroy : callable, optional
+        ``on_create(address, nbytes)`` is called when memory for blocks has come into
+        being (at construction and when the pool grows), before a block of it is
+        handed out; ``on_destroy`` with the same numbers before that memory goes: when
+        a slab is given back, or when the pool was closed or dropped and its last
+        block came back. For who must register memory: pinned pages, RDMA. They run
+        without any lock. What *on_create* raises is raised by the call that needed
+        the memory, and the memory is not used; what *on_destroy* raises goes to
+        :func:`sys.unraisablehook`. Memory registered so stays when :meth:`trim` is
+        called.
 
     Raises
     ------
@@ -173,28 +184,42 @@ class BlockPool:
         debug: bool = False,
         name: str | None = None,
         fork: Literal["copy", "wipe", "absent"] = "copy",
+        slab_blocks: SupportsIndex | None = None,
+        on_create: Callable[[int, int], object] | None = None,
+        on_destroy: Callable[[int, int], object] | None = None,
     ) -> None:
         if hasattr(self, "_slab"):
             raise RuntimeError("this pool is made already: make another")
         self._block_size = parse_size(block_size, "block_size")
-        self._blocks = count("blocks", blocks, 1, _MAX_BLOCKS)
+        self._span = 0
+        if slab_blocks is not None:
+            self._span = power_of_two("slab_blocks", slab_blocks, 1 << 30)
+        n = count("blocks", blocks, 0 if self._span else 1, _MAX_BLOCKS)
         self._on_exhausted = choice("on_exhausted", on_exhausted, _ON_EXHAUSTED)
         self._zero = choice("zero", zero, _ZERO)
         choice("huge_pages", huge_pages, _HUGE_PAGES)
         choice("fork", fork, FORK_MODES)
         if max_blocks is None:
-            self._max_blocks = self._blocks
-            if on_exhausted == "grow":
-                self._max_blocks = min(self._blocks * _GROWTH, _MAX_BLOCKS)
-        elif on_exhausted != "grow":
+            self._max_blocks = n
+            if on_exhausted == "grow" or self._span:
+                self._max_blocks = min(max(n, self._span) * _GROWTH, _MAX_BLOCKS)
+        elif on_exhausted != "grow" and not self._span:
             raise ValueError(
                 f'max_blocks={max_blocks!r} needs on_exhausted="grow", '
                 f"not {on_exhausted!r}"
             )
         else:
-            self._max_blocks = count(
-                "max_blocks", max_blocks, self._blocks, _MAX_BLOCKS
-            )
+            self._max_blocks = count("max_blocks", max_blocks, max(n, 1), _MAX_BLOCKS)
+        if self._span:
+            for what, number in (("blocks", n), ("max_blocks", self._max_blocks)):
+                if number % self._span:
+                    raise ValueError(
+                        f"{what} must be a multiple of slab_blocks={self._span}, "
+                        f"not {number}"
+                    )
+        for what, hook in (("on_create", on_create), ("on_destroy", on_destroy)):
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{what} must be callable or None, not {hook!r}")
         self._alignment = power_of_two("alignment", alignment, _MAX_ALIGNMENT)
         self._timeout = seconds("timeout", timeout)
         if name is not None and not isinstance(name, str):
@@ -208,12 +233,18 @@ class BlockPool:
             self._alignment,
             huge=huge_pages == "always"
             or (huge_pages == "auto" and (prefault or self._block_size >= _HUGE_BLOCK)),
-            lazy=self._max_blocks > self._blocks,
+            lazy=self._max_blocks > n,
         )
         self._base = self._slab.base
         self._slab.advise_fork(fork)
-        if prefault:
-            self._slab.populate(self._stride * self._blocks)
+        self._on_create, self._on_destroy = on_create, on_destroy
+        # For the hooks: only _finish lets the slab go.
+        self._pinned = on_create is not None or on_destroy is not None
+        later = self._span or self._pinned  # the first blocks come as all others do
+        self._blocks = 0 if later else n
+        self._prefault = bool(prefault)
+        if prefault and not later:
+            self._slab.populate(self._stride * n)
 
         self._block_lock = new_rlock()  # the state of this pool's Block objects
         self._lock = new_lock()  # the tables below; taken after the other
@@ -222,7 +253,7 @@ class BlockPool:
         self._stack: list[int] = []
         self._fresh = 0
         self._poisoned: set[int] = set()
-        self._returned: deque[tuple[int, bool]] = deque()
+        self._returned: deque[tuple[int, int, bool]] = deque()
         self._deferred: deque[None] = deque()
         self._waiters: deque[Waiter | TaskWaiter] = deque()
         self._damaged: deque[int] = deque()
@@ -230,19 +261,34 @@ class BlockPool:
         self._closed = False
         self._in_use = self._peak = self._acquires = self._releases = 0
         self._waits = self._exhausted = self._heap = self._heap_live = 0
+        self._padding = 0
+        self._used: dict[int, int] = {}  # of each slab that is there: blocks out
+        self._idle_slabs = 0
+        self._absent: set[int] = set()  # blocks that have no memory for now
+        self._coming = 0  # calls of the hooks that go on
+        self._ranges: list[tuple[int, int]] = []  # that on_destroy is to be told of
+        self._holes: list[tuple[int, int]] = []  # that are absent, to be used again
+        self._listener: Callable[[], object] | None = None
+        self._news = False  # a slab became idle: for the listener
+        while later and self._blocks < n:
+            self._extend(self._span or n, holes=False)
 
     def __init_subclass__(cls) -> None:
         raise TypeError("type 'ctxpool.BlockPool' is not an acceptable base type")
 
     # -- blocks ----------------------------------------------------------------------
 
-    def acquire(self, timeout: float | None = None) -> Block:
+    def acquire(
+        self, timeout: float | None = None, size: SupportsIndex | None = None
+    ) -> Block:
         """A free block. O(1).
 
         Parameters
         ----------
         timeout : float, optional
             Seconds to wait, with ``on_exhausted="wait"``; the pool's own by default.
+        size : int, optional
+            Bytes needed of it: its view and its arrays have no more. All by default.
 
         Returns
         -------
@@ -261,37 +307,43 @@ class BlockPool:
             The pool is in debug mode, and the block was written to while it was free.
             The block is handed out at the next acquire.
         """
+        asked = self._size_of(size)
         index = self._take(_BY_LEASE, timeout, heap=True)
-        return self._block(index)
+        return self._block(index, asked)
 
-    async def acquire_async(self, timeout: float | None = None) -> Block:
+    async def acquire_async(
+        self, timeout: float | None = None, size: SupportsIndex | None = None
+    ) -> Block:
         """As :meth:`acquire`, but what waits is a task of asyncio, not its thread.
 
         Tasks and threads wait in one queue. A task that is cancelled leaves it, and
         gives back what it was handed meanwhile.
         """
-        block = self.try_acquire()
+        block = self.try_acquire(size)
         if block is None and self._on_exhausted == "wait":
             index = await wait_in_task(self, self._patience(timeout))
-            self._remember(index)
-            block = self._block(index)
-        return self.acquire() if block is None else block
+            block = self._adopt(index, size)
+        return self.acquire(None, size) if block is None else block
 
-    def try_acquire(self) -> Block | None:
+    def try_acquire(self, size: SupportsIndex | None = None) -> Block | None:
         """A free block, or None. Never waits, never takes from the heap. O(1).
+
+        Parameters
+        ----------
+        size : int, optional
+            As for :meth:`acquire`.
 
         Raises
         ------
         PoolClosedError
             The pool is closed.
         """
-        with _Locked(self):
-            self._open()
-            index = self._pop(_BY_LEASE)
+        asked = self._size_of(size)
+        index = self._try(_BY_LEASE)
         if index is None:
             return None
         self._remember(index)
-        return self._block(index)
+        return self._block(index, asked)
 
     def acquire_many(self, n: SupportsIndex) -> list[Block]:
         """*n* blocks, or none and an error. Never waits. O(n).
@@ -306,7 +358,8 @@ class BlockPool:
         count = operator.index(n)
         if count < 0:
             raise ValueError(f"n must not be negative, not {count}")
-        return [self._block(index) for index in self._take_many(count, _BY_LEASE)]
+        size = self._block_size
+        return [self._block(index, size) for index in self._take_many(count, _BY_LEASE)]
 
     def release(self, block: Block, strict: bool = False) -> None:
         """Give *block* back: :meth:`Block.release` for a block of this pool.
@@ -352,7 +405,9 @@ class BlockPool:
             As :meth:`acquire`.
         """
         dt, dims = array_layout(self._block_size, dtype, shape)
-        lease = make_lease(self, self._take(_BY_LEASE, None, heap=True))
+        lease = make_lease(
+            self, self._take(_BY_LEASE, None, heap=True), self._block_size
+        )
         return np.ndarray(dims, dt, lease)
 
     # -- blocks by number ------------------------------------------------------------
@@ -451,7 +506,14 @@ class BlockPool:
         """Make the first *n* blocks resident, all by default. Changes no byte.
 
         O(pages). Other threads go on meanwhile.
+
+        Raises
+        ------
+        RuntimeError
+            The pool has slabs: they are made resident as they come (*prefault*).
         """
+        if self._span:
+            raise RuntimeError("warm() needs a pool without slabs: use prefault=True")
         count = self._blocks if n is None else operator.index(n)
         if not 0 <= count <= self._max_blocks:
             raise ValueError(f"n must be from 0 to {self._max_blocks}, not {count}")
@@ -469,13 +531,18 @@ class BlockPool:
         int
             Bytes that were resident there. Spans of 2 MiB and more the system may
             take only when it is short, so the process may look as large for a while.
+            0 in a pool with hooks, whose memory is registered with somebody.
         """
         freed = 0
+        if self._pinned:
+            return 0
         with _Locked(self):
             slab, begin = self._slab, 0
             while slab is not None and begin < self._blocks:
                 end = begin
-                while end < self._blocks and end not in self._slot:
+                while end < self._blocks and not (
+                    end in self._slot or end in self._absent
+                ):
                     self._poisoned.discard(end)
                     end += 1
                 if end > begin:
@@ -486,6 +553,85 @@ class BlockPool:
                     )
                 begin = end + 1
         return freed
+
+    def grow(self, slabs: SupportsIndex = 1) -> int:
+        """Let so many more slabs exist, up to *max_blocks*. O(blocks of a slab).
+
+        Their blocks go first to those who wait. Those that :meth:`shrink` gave back
+        come again first.
+
+        Returns
+        -------
+        int
+            Blocks that came.
+
+        Raises
+        ------
+        RuntimeError
+            The pool was made without *slab_blocks*.
+        PoolClosedError
+            The pool is closed.
+        MemoryError
+            The system has no memory to make them resident (*prefault*).
+        """
+        self._check_slabs()
+        more = 0
+        for _ in range(count("slabs", slabs, 0, _MAX_BLOCKS)):
+            with _Locked(self):
+                self._open()
+            if not self._extend(self._span, holes=True):
+                break
+            more += self._span
+        return more
+
+    def shrink(self, slabs: SupportsIndex | None = None) -> tuple[int, int]:
+        """Give slabs that are wholly free back to the system, all by default.
+
+        Their blocks no longer exist, until the pool grows again; their address space
+        stays reserved. O(free blocks) a slab.
+
+        Returns
+        -------
+        int
+            Blocks that went.
+        int
+            Bytes of theirs that were resident.
+
+        Raises
+        ------
+        RuntimeError
+            The pool was made without *slab_blocks*.
+        PoolClosedError
+            The pool is closed.
+        """
+        self._check_slabs()
+        most = _MAX_BLOCKS
+        if slabs is not None:
+            most = count("slabs", slabs, 0, _MAX_BLOCKS)
+        gone = freed = 0
+        while gone < most:
+            with _Locked(self):
+                if self._closed:
+                    break
+                idle = [number for number, used in self._used.items() if not used]
+                slab = self._slab
+                if not idle or slab is None:
+                    break
+                first = max(idle) * self._span
+                self._vacate(first)
+                self._coming += 1
+            gone += 1
+            # Without the lock: the range is ours.
+            self._tell(self._on_destroy, first, self._span)
+            try:
+                freed += slab.discard(
+                    first * self._stride, self._span * self._stride, lazy=False
+                )
+            finally:
+                with _Locked(self):
+                    self._coming -= 1
+                    self._holes.append((first, self._span))
+        return gone * self._span, freed
 
     def leaks(self) -> list[tuple[int, str]]:
         """Blocks that are out and where they were acquired; needs ``debug=True``.
@@ -524,8 +670,7 @@ class BlockPool:
             self._closed = True
             self._stack.clear()
             self._fresh = self._blocks
-            if not self._in_use:
-                self._slab = None
+            self._let_go()
             waiters = list(self._waiters)
             self._waiters.clear()
         for waiter in waiters:
@@ -546,7 +691,7 @@ class BlockPool:
             return BlockPoolStats(
                 name=self._name,
                 block_size=self._block_size,
-                blocks=self._blocks,
+                blocks=self._blocks - len(self._absent),
                 max_blocks=self._max_blocks,
                 in_use=self._in_use,
                 deferred=len(self._deferred),
@@ -556,7 +701,9 @@ class BlockPool:
                 waits=self._waits,
                 exhausted=self._exhausted,
                 heap_fallbacks=self._heap,
-                bytes=self._stride * self._blocks,
+                bytes=self._stride * (self._blocks - len(self._absent)),
+                padding=self._padding,
+                idle=self._idle_slabs * self._span,
             )
 
     def check(self) -> None:
@@ -570,7 +717,17 @@ class BlockPool:
             else:
                 assert len(set(self._stack)) == len(self._stack)
                 assert not set(self._stack) & set(self._slot)
-                assert len(self._stack) + self._in_use == self._fresh
+                assert not set(self._stack) & self._absent
+                taken = len(self._stack) + self._in_use + len(self._absent)
+                assert taken == self._fresh
+            assert not self._absent & set(self._slot)
+            for number, used in self._used.items():
+                first = number * self._span
+                blocks = range(first, first + self._span)
+                assert used == sum(block in self._slot for block in blocks)
+                assert not self._absent.intersection(blocks)
+            idle = sum(not used for used in self._used.values())
+            assert idle == self._idle_slabs
 
     @property
     def name(self) -> str | None:
@@ -585,7 +742,8 @@ class BlockPool:
     @property
     def blocks(self) -> int:
         """Blocks that exist, free or not."""
-        return self._blocks
+        with _Locked(self):
+            return self._blocks - len(self._absent)
 
     @property
     def max_blocks(self) -> int:
@@ -648,19 +806,39 @@ class BlockPool:
     def _existing(self, index: SupportsIndex) -> int:
         number = operator.index(index)
         if not 0 <= number < self._blocks:
-            raise IndexError(f"no block {number} in a pool of {self._blocks}")
+            raise IndexError(f"no block {number} in a pool of {self.blocks}")
         return number
 
-    def _block(self, index: int) -> Block:
+    def _block(self, index: int, size: int) -> Block:
         block = object.__new__(Block)
         block._lease = block._view = None
-        block._pool, block._index = self, index
+        block._pool, block._index, block._size = self, index, size
+        self._pad(index, size)
         return block
 
+    def _pad(self, index: int, size: int) -> None:
+        if index != HEAP and size != self._block_size:
+            with _Locked(self):
+                self._padding += self._block_size - size
+
+    def _size_of(self, size: SupportsIndex | None) -> int:
+        """What was asked for, or the whole block."""
+        if size is None:
+            return self._block_size
+        return count("size", size, 1, self._block_size)
+
+    def _try(self, owner: int) -> int | None:
+        """A free block, made if need be and allowed."""
+        while True:
+            with _Locked(self):
+                self._open()
+                index = self._pop(owner)
+            # Others may take what comes, before this thread does.
+            if index is not None or self._on_exhausted != "grow" or not self._more(1):
+                return index
+
     def _pop(self, owner: int) -> int | None:
-        """A free block, made if need be and allowed; under the lock."""
-        if not self._stack and self._fresh == self._blocks:
-            self._grow(1)
+        """A free block; under the lock."""
         if self._stack:
             index = self._stack.pop()
         elif self._fresh < self._blocks:
@@ -673,16 +851,144 @@ class BlockPool:
         self._acquires += 1
         self._in_use += 1
         self._peak = max(self._peak, self._in_use)
+        if self._span:
+            number = index // self._span
+            self._idle_slabs -= not self._used[number]
+            self._used[number] += 1
         if self._debug or self._zero != "never":
             self._fill_taken(index)
         return index
 
-    def _grow(self, needed: int) -> None:
-        """Double, or more where that is needed, up to max_blocks; under the lock."""
-        if self._on_exhausted == "grow" and not self._closed:
-            self._blocks = min(
-                self._blocks + max(self._blocks, needed), self._max_blocks
-            )
+    def _available(self) -> int:
+        return len(self._stack) + self._blocks - self._fresh
+
+    def _more(self, needed: int) -> int:
+        """Let more blocks exist, *needed* free ones if that may be; how many came."""
+        with _Locked(self):
+            free = self._available()
+            if free >= needed:
+                return 1
+            more = max(needed - free, self._blocks)
+            if not self._span and not self._pinned:
+                return self._grow(more)
+        if not self._span:
+            return self._extend(more, holes=True)
+        more = 0
+        while self._available() < needed and self._extend(self._span, holes=True):
+            more += self._span
+        return more
+
+    def _grow(self, more: int) -> int:
+        """Up to so many further blocks; under the lock."""
+        if self._closed:
+            return 0
+        more = min(more, self._max_blocks - self._blocks)
+        self._blocks += more
+        return more
+
+    def _extend(self, more: int, *, holes: bool) -> int:
+        """As :meth:`_more`, of slabs and of blocks that the hooks are told of."""
+        with _Locked(self):
+            slab = self._slab
+            if self._closed or slab is None:
+                return 0
+            if holes and self._holes:
+                first, n = self._holes.pop()
+            else:
+                # Blocks never handed out go on the stack, which a range needs.
+                self._stack += range(self._fresh, self._blocks)
+                first, n = self._blocks, self._grow(more)
+                self._fresh = self._blocks
+                self._absent.update(range(first, first + n))
+            if not n:
+                return 0
+            self._coming += 1
+        # Without the lock: the range is ours, and the hook may do what it likes.
+        came = False
+        try:
+            if self._prefault:
+                slab.populate(n * self._stride, first * self._stride)
+            if self._on_create is not None:
+                self._on_create(self._base + first * self._stride, n * self._stride)
+            came = True
+        finally:
+            with _Locked(self):
+                self._coming -= 1
+                if not came:
+                    self._holes.append((first, n))
+                else:
+                    if self._pinned:
+                        self._ranges.append((first, n))
+                    if not self._closed:
+                        self._present(first, n)
+        return n
+
+    def _present(self, first: int, n: int) -> None:
+        """Make absent blocks free; under the lock."""
+        self._absent.difference_update(range(first, first + n))
+        self._stack += range(first + n - 1, first - 1, -1)
+        if self._span:
+            self._used[first // self._span] = 0
+            self._idle_slabs += 1
+        self._hand_over()
+
+    def _vacate(self, first: int) -> None:
+        """Make the blocks of an idle slab absent; under the lock."""
+        blocks = range(first, first + self._span)
+        self._stack = [index for index in self._stack if index not in blocks]
+        self._absent.update(blocks)
+        self._poisoned.difference_update(blocks)
+        del self._used[first // self._span]
+        self._idle_slabs -= 1
+        if self._pinned:
+            self._ranges.remove((first, self._span))
+
+    def _check_slabs(self) -> None:
+        if not self._span:
+            raise RuntimeError("grow() and shrink() need a pool with slab_blocks")
+        with _Locked(self):
+            self._open()
+
+    def _tell(
+        self, hook: Callable[[int, int], object] | None, first: int, n: int
+    ) -> None:
+        if hook is not None:
+            try:
+                hook(self._base + first * self._stride, n * self._stride)
+            except BaseException as error:
+                _unraisable.report(error)
+
+    def _let_go(self) -> None:
+        """Unmap the slab when its last user is gone; under the lock."""
+        if self._closed and not self._in_use and not self._pinned:
+            self._slab = None
+
+    def _finish(self) -> None:
+        """Tell on_destroy of each range once the slab is to die, then let it go."""
+        while self._pinned and self._closed and self._lock.acquire(blocking=False):
+            try:
+                if self._in_use:
+                    return
+                if not self._ranges:
+                    if not self._coming:
+                        self._pinned = False
+                        self._let_go()
+                    return
+                first, n = self._ranges.pop()
+                self._coming += 1
+            finally:
+                self._lock.release()
+            self._tell(self._on_destroy, first, n)
+            with self._lock:
+                self._coming -= 1
+
+    def __del__(self) -> None:
+        if getattr(self, "_ranges", None):
+            # No block is out, or one that dies with it, whose lease calls _finish.
+            self._closed = True
+            self._stack.clear()
+            self._fresh = self._blocks
+            self._finish()
 
     def _bytes_of(self, index: int) -> memoryview:
         assert self._slab is not None
@@ -707,6 +1013,11 @@ class BlockPool:
     def _push(self, index: int) -> None:
         """Take a block back; under the lock."""
         del self._slot[index]
+        if self._span:
+            number = index // self._span
+            self._used[number] -= 1
+            self._idle_slabs += not self._used[number]
+            self._news = self._news or not self._used[number]
         self._places.pop(index, None)
         self._in_use -= 1
         self._releases += 1
@@ -719,10 +1030,13 @@ class BlockPool:
         elif self._zero == "release":
             self._bytes_of(index)[: self._block_size] = bytes(self._block_size)
         if self._closed:
-            if not self._in_use:
-                self._slab = None
+            self._let_go()
             return
         self._stack.append(index)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Free blocks to those who wait, first come, first served; under the lock."""
         while self._waiters and self._stack:
             waiter = self._waiters.popleft()
             if waiter.gone:
@@ -757,17 +1071,17 @@ class BlockPool:
         if damaged is not None:
             raise damage(damaged)
 
-    def _give(self, index: int) -> None:
+    def _give(self, index: int, size: int) -> None:
         """Take a block back from wherever we are, a finalizer perhaps.
 
         The lock may be held, by this very thread: so the block is put down first, and
         whoever has the lock picks it up.
         """
-        self._returned.append((index, False))
+        self._returned.append((index, size, False))
         self._settle()
 
-    def _lease_died(self, index: int, deferred: bool) -> None:
-        self._returned.append((index, deferred))
+    def _lease_died(self, index: int, size: int, deferred: bool) -> None:
+        self._returned.append((index, size, deferred))
         self._settle()
 
     def _settle(self) -> None:
@@ -778,12 +1092,24 @@ class BlockPool:
                 self._lock.release()
         while self._damaged:
             _unraisable.report(damage(self._damaged.popleft()))
+        if self._news:
+            self._news = False
+            listener = self._listener
+            if listener is not None:
+                try:
+                    listener()
+                except BaseException as error:
+                    _unraisable.report(error)
+        if self._closed and self._pinned:
+            self._finish()
 
     def _drain(self) -> None:
         while self._returned:
-            index, deferred = self._returned.popleft()
+            index, size, deferred = self._returned.popleft()
             if deferred:
                 self._deferred.pop()
+            if index != HEAP:
+                self._padding -= self._block_size - size
             if index == HEAP:
                 self._releases += 1
                 self._heap_live -= 1
@@ -799,9 +1125,7 @@ class BlockPool:
         return damaged
 
     def _take(self, owner: int, timeout: float | None, heap: bool) -> int:
-        with _Locked(self):
-            self._open()
-            index = self._pop(owner)
+        index = self._try(owner)
         if index is None and self._on_exhausted == "wait":
             index = wait(self, self._patience(timeout))
             with _Locked(self):
@@ -821,10 +1145,10 @@ class BlockPool:
         taken: list[int] = []
         with _Locked(self):
             self._open()
-            needed = n - len(self._stack) - self._blocks + self._fresh
-            if needed > 0:
-                self._grow(needed)
-                needed = n - len(self._stack) - self._blocks + self._fresh
+        if self._on_exhausted == "grow":
+            self._more(n)
+        with _Locked(self):
+            needed = n - self._available()
             try:
                 while needed <= 0 and len(taken) < n:
                     taken.append(self._pop(owner))  # type: ignore[arg-type]
@@ -844,17 +1168,14 @@ class BlockPool:
     def _remember(self, index: int) -> None:
         """In debug mode, where the block was acquired."""
         if self._debug:
-            frame = sys._getframe(1)
-            while frame.f_globals is globals() and frame.f_back is not None:
-                frame = frame.f_back
-            self._places[index] = _place(frame)
+            self._places[index] = place(sys._getframe(1))
 
     def _refuse(self, n: int) -> NoReturn:
         with _Locked(self):
             self._exhausted += 1
         name = "" if self._name is None else f" {self._name!r}"
         raise PoolExhaustedError(
-            f"the pool{name} has {self.available} of {self._blocks} blocks free, "
+            f"the pool{name} has {self.available} of {self.blocks} blocks free, "
             f"{n} needed; {self._advice()}"
         )
 
@@ -879,7 +1200,7 @@ class BlockPool:
                 self._waiters.remove(waiter)
 
     def _take_back(self, index: int) -> None:
-        self._give(index)
+        self._give(index, self._block_size)
 
     def _give_up(self, patience: float) -> NoReturn:
         with _Locked(self):
@@ -888,5 +1209,30 @@ class BlockPool:
         name = "" if self._name is None else f" {self._name!r}"
         raise PoolTimeoutError(
             f"no block of the pool{name} became free within {patience:g} s; "
-            f"{self._blocks} are out"
+            f"{self.blocks} are out"
         )
+
+    def _adopt(self, index: int, size: SupportsIndex | None) -> Block:
+        """A Block for a slot that was handed over."""
+        self._remember(index)
+        return self._block(index, self._size_of(size))
+
+    # What ctxpool.pools.MemoryPool asks of it.
+
+    def _listen(self, listener: Callable[[], object] | None) -> None:
+        self._listener = listener
+
+    def _idle(self) -> int:
+        """Slabs that are wholly free."""
+        with _Locked(self):
+            return self._idle_slabs
+
+    def _from_heap(self, size: int) -> Block:
+        """A Block of any size that is none of the pool's."""
+        with _Locked(self):
+            self._heap += 1
+            self._heap_live += 1
+            self._acquires += 1
+        block = self._block(HEAP, size)
+        block._get_lease()  # or the MemoryError, at once
+        return block

@@ -60,11 +60,11 @@ class Slab:
         start = self.start + offset
         return memoryview(self.map)[start : start + size]
 
-    def populate(self, size: int) -> None:
-        """Make the first *size* bytes resident. Changes none of them."""
+    def populate(self, size: int, offset: int = 0) -> None:
+        """Make *size* bytes from *offset* resident. Changes none of them."""
         if not size:
             return
-        start, end = self.start, self.start + size
+        start, end = self.start + offset, self.start + offset + size
         start -= start % mmap.PAGESIZE
         try:
             self.map.madvise(_POPULATE_WRITE, start, end - start)
