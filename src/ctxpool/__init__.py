@@ -10,6 +10,7 @@ The engine, each of it native with a pure-Python twin of the same behaviour:
 - :class:`MarkovModel`: learns the order of keys, and predicts the next ones.
 
 Decorators over the caches: :func:`lru_cache`, :func:`ttl_cache`, :func:`cached_method`.
+NumPy's own arrays out of a pool: :func:`numpy_pool`.
 
 ``ctxpool.backend`` tells which of the two is at work, ``"native"`` or ``"pure"``.
 """
@@ -31,10 +32,11 @@ from ._backend import (
 )
 from ._include import get_include
 from .sizes import parse_size
-from .stats import BlockPoolStats, LRUCacheStats, TokenWindowStats
+from .stats import BlockPoolStats, LRUCacheStats, NumpyPoolStats, TokenWindowStats
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .pools.numpy import NumpyPool, numpy_pool
 
 __all__ = [
     "Block",
@@ -46,6 +48,8 @@ __all__ = [
     "LRUCacheStats",
     "LazyProxy",
     "MarkovModel",
+    "NumpyPool",
+    "NumpyPoolStats",
     "TokenWindow",
     "TokenWindowStats",
     "__version__",
@@ -54,6 +58,7 @@ __all__ = [
     "errors",
     "get_include",
     "lru_cache",
+    "numpy_pool",
     "parse_size",
     "ttl_cache",
 ]
@@ -61,8 +66,10 @@ __version__ = "0.1.0"
 
 # What lies above the engine is loaded when it is first asked for.
 _LAZY = {
+    "NumpyPool": "pools.numpy",
     "cached_method": "caches.decorators",
     "lru_cache": "caches.decorators",
+    "numpy_pool": "pools.numpy",
     "ttl_cache": "caches.decorators",
 }
 

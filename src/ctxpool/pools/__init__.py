@@ -1,0 +1,16 @@
+"""What is built on the engine's BlockPool."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .numpy import NumpyPool, numpy_pool
+
+__all__ = ["NumpyPool", "numpy_pool"]
+_homes = {"NumpyPool": "numpy", "numpy_pool": "numpy"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _homes:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_homes[name]}", __name__), name)
