@@ -249,8 +249,19 @@ idle_remove(cxp_array_heap *heap, cxp_extent *extent)
     heap->counts.idle_bytes -= used(extent);
 }
 
-/* Take the oldest idle extents out of the heap until at most `keep` bytes are idle;
- * a chain for unmap_chain, when the lock is no longer held. */
+/* Take an extent that is in no idle list out of the heap, onto a chain that
+ * unmap_chain gets when the lock is no longer held. */
+static cxp_extent *
+drop(cxp_array_heap *heap, cxp_extent *extent, cxp_extent *chain)
+{
+    bin_remove(heap, extent);
+    heap->counts.unmapped++;
+    heap->counts.mapped_bytes -= extent->vm.size;
+    extent->older = chain;
+    return extent;
+}
+
+/* The oldest idle extents, until at most `keep` bytes are idle. */
 static cxp_extent *
 evict(cxp_array_heap *heap, size_t keep)
 {
@@ -258,11 +269,7 @@ evict(cxp_array_heap *heap, size_t keep)
     while (heap->oldest && heap->counts.idle_bytes > keep) {
         cxp_extent *extent = heap->oldest;
         idle_remove(heap, extent);
-        bin_remove(heap, extent);
-        heap->counts.unmapped++;
-        heap->counts.mapped_bytes -= extent->vm.size;
-        extent->older = chain;
-        chain = extent;
+        chain = drop(heap, extent, chain);
     }
     return chain;
 }
@@ -374,9 +381,12 @@ cxp_array_heap_give(cxp_extent *extent, void *p)
     heap->counts.live_blocks--;
     heap->counts.live_bytes -= extent->block;
     if (out(extent) == 0) {
-        idle_add(heap, extent);
-        if (heap->counts.idle_bytes > heap->keep)
+        if (used(extent) > heap->keep) { /* it would only drive out the others */
+            chain = drop(heap, extent, NULL);
+        } else {
+            idle_add(heap, extent);
             chain = evict(heap, heap->keep);
+        }
     }
     unlock_word(&heap->lock);
     unmap_chain(chain);
