@@ -22,13 +22,22 @@
 
 /* --- locks ----------------------------------------------------------------------- */
 
-/* A word: free in a forked child with a store, and without a call in the usual case. */
+/* A word: free in a forked child with a store, and without a call in the usual case.
+ * Who holds it is done in some nanoseconds, unless the system has taken its core away:
+ * so look again for a while, and then let others run. */
 static void
 lock_word(uint32_t *word)
 {
     while (__atomic_exchange_n(word, 1, __ATOMIC_ACQUIRE))
-        while (__atomic_load_n(word, __ATOMIC_RELAXED))
-            sched_yield();
+        for (int tries = 0; __atomic_load_n(word, __ATOMIC_RELAXED); tries++) {
+            if (tries > 100)
+                sched_yield();
+#if defined(__x86_64__) || defined(__i386__)
+            __builtin_ia32_pause();
+#elif defined(__aarch64__)
+            __asm__ volatile("yield");
+#endif
+        }
 }
 
 static void
