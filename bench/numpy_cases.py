@@ -92,7 +92,9 @@ def workloads() -> Iterator[Workload]:
     yield Workload("1080p frame", lambda: make_image(1080, 1920), 4, True)
     yield Workload("640x640 crop", lambda: make_image(1080, 1920, 640), 20, False)
     for n in (10, 200, 2_000, 20_000):
-        yield Workload(f"600 arrays of {n} doubles", lambda n=n: make_small(n), 60, False)
+        yield Workload(
+            f"600 arrays of {n} doubles", lambda n=n: make_small(n), 60, False
+        )
     yield Workload("8 of 64 MiB of zeros", lambda: make_sparse(64 * MIB), 4, False)
 
 

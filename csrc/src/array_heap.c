@@ -8,11 +8,11 @@
 #include <string.h>
 
 #include "ctxpool/asan.h"
+#include "ctxpool/page_map.h"
 
 /* Extents begin at multiples of this, one huge page on most machines; so each has an
  * entry of the page map for itself. */
-#define CHUNK_BITS 21
-#define CHUNK      ((size_t)1 << CHUNK_BITS)
+#define CHUNK CXP_PAGE_MAP_CHUNK
 
 /* Smaller blocks share an extent of a chunk's size; larger ones have their own. */
 #define LARGEST_SHARED (CHUNK / 4)
@@ -91,7 +91,8 @@ block_of(uint32_t size_class)
     size_t n = (size_t)1 << SMALLEST_BITS;
     if (size_class) {
         uint32_t bits = SMALLEST_BITS + (size_class - 1) / 4;
-        n = ((size_t)1 << bits) + (((size_t)1 << bits) / 4) * ((size_class - 1) % 4 + 1);
+        n = ((size_t)1 << bits) +
+            (((size_t)1 << bits) / 4) * ((size_class - 1) % 4 + 1);
     }
     size_t unit = n > LARGEST_SHARED ? cxp_vm_page_size() : CXP_HEAP_ALIGNMENT;
     return (n + unit - 1) & ~(unit - 1);
@@ -103,49 +104,8 @@ cxp_array_heap_block(size_t n)
     return n > LARGEST ? 0 : block_of(class_of(n));
 }
 
-/* --- the page map: two levels over 47 bits of address ------------------------------ */
-
-#define LEAF_BITS 13
-#define LEAF_SIZE ((size_t)1 << LEAF_BITS)
-#define ROOT_BITS (47 - CHUNK_BITS - LEAF_BITS)
-
-/* Leaves are made once and stay: a few address ranges serve a whole process. */
-static cxp_extent **root[(size_t)1 << ROOT_BITS];
-
-static int
-page_map_set(const void *base, cxp_extent *extent)
-{
-    size_t chunk = (uintptr_t)base >> CHUNK_BITS, high = chunk >> LEAF_BITS;
-    if (high >> ROOT_BITS)
-        return -1;
-    cxp_extent **leaf = __atomic_load_n(&root[high], __ATOMIC_ACQUIRE);
-    if (!leaf) {
-        cxp_extent **made = calloc(LEAF_SIZE, sizeof *made);
-        if (!made)
-            return -1;
-        if (__atomic_compare_exchange_n(&root[high], &leaf, made, 0, __ATOMIC_ACQ_REL,
-                                        __ATOMIC_ACQUIRE))
-            leaf = made;
-        else
-            free(made); /* another thread was quicker, and `leaf` is its leaf */
-    }
-    __atomic_store_n(&leaf[chunk & (LEAF_SIZE - 1)], extent, __ATOMIC_RELEASE);
-    return 0;
-}
-
-cxp_extent *
-cxp_array_heap_find(const void *p)
-{
-    size_t chunk = (uintptr_t)p >> CHUNK_BITS, high = chunk >> LEAF_BITS;
-    if (high >> ROOT_BITS)
-        return NULL;
-    cxp_extent **leaf = __atomic_load_n(&root[high], __ATOMIC_ACQUIRE);
-    if (!leaf)
-        return NULL;
-    return __atomic_load_n(&leaf[chunk & (LEAF_SIZE - 1)], __ATOMIC_ACQUIRE);
-}
-
-/* --- extents ----------------------------------------------------------------------- */
+/* --- extents -----------------------------------------------------------------------
+ */
 
 static cxp_extent *
 map_extent(cxp_array_heap *heap, uint32_t size_class)
@@ -173,7 +133,7 @@ map_extent(cxp_array_heap *heap, uint32_t size_class)
     if (block >= heap->huge_from)
         cxp_vm_advise_huge(&extent->vm);
     if ((heap->prefault && cxp_vm_populate(extent->base, size)) ||
-        page_map_set(extent->base, extent)) {
+        cxp_page_map_set(extent->base, extent)) {
         cxp_vm_unmap(&extent->vm);
         free(extent);
         return NULL;
@@ -189,7 +149,7 @@ unmap_chain(cxp_extent *extent)
 {
     while (extent) {
         cxp_extent *older = extent->older;
-        page_map_set(extent->base, NULL);
+        cxp_page_map_set(extent->base, NULL);
         CXP_SHOW(extent->base, extent->vm.size);
         cxp_vm_unmap(&extent->vm);
         free(extent);
@@ -283,7 +243,14 @@ evict(cxp_array_heap *heap, size_t keep)
     return chain;
 }
 
-/* --- blocks ------------------------------------------------------------------------ */
+cxp_extent *
+cxp_array_heap_find(const void *p)
+{
+    return cxp_page_map_get(p);
+}
+
+/* --- blocks ------------------------------------------------------------------------
+ */
 
 /* A block of an extent that has one; `clean` tells that it is zeros. */
 static void *
@@ -480,7 +447,8 @@ cxp_array_heap_trim(cxp_array_heap *heap)
     return freed;
 }
 
-/* --- the heap ---------------------------------------------------------------------- */
+/* --- the heap ----------------------------------------------------------------------
+ */
 
 void
 cxp_array_heap_init(cxp_array_heap *heap, size_t keep, size_t limit, size_t huge_from,

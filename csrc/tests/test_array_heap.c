@@ -50,7 +50,8 @@ test_the_newest_block_is_the_next(void)
     cxp_array_heap heap;
     cxp_array_heap_init(&heap, 64 * MIB, SIZE_MAX, 2 * MIB, 0);
     for (size_t n = 1; n <= 16 * MIB; n *= 4) {
-        char *a = cxp_array_heap_take(&heap, n, 0), *b = cxp_array_heap_take(&heap, n, 0);
+        char *a = cxp_array_heap_take(&heap, n, 0),
+             *b = cxp_array_heap_take(&heap, n, 0);
         CHECK(a && b && a != b && (uintptr_t)a % 64 == 0 && (uintptr_t)b % 64 == 0);
         memset(a, 1, n);
         memset(b, 2, n);

@@ -156,7 +156,7 @@ class NumpyPoolStats(_Record):
     refused : int
         Requests beyond the limit, or that the system had no memory for.
     unmapped : int
-        Times that free memory was given back, as more than *size* was free or by a trim.
+        Maps given back to the system: more than *size* was free, or by a trim.
     live_blocks : int
         Requests that are not freed yet: arrays, and NumPy's buffers.
     live_bytes : int

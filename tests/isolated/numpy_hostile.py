@@ -1,10 +1,10 @@
-# ruff: noqa: F821
 """One hostile probe of NumpyPool.
 
 numpy_hostile.py PROBE[,PROBE...]: exits 0 when it held.
 """
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import os
@@ -80,10 +80,8 @@ def references():
             a = np.ones(5000)
             a = a + 1
         pool.install().uninstall()
-        try:
+        with contextlib.suppress(RuntimeError):
             pool.uninstall()
-        except RuntimeError:
-            pass
         del a
     gc.collect()
     after = sys.getrefcount(pool), sys.getrefcount(capsule)
@@ -186,7 +184,8 @@ def fork():
                 assert all_are(a, 5)
                 a[:] = 6
                 b = a + a
-                assert pool.owns(b) and all_are(b, 12)
+                assert pool.owns(b)
+                assert all_are(b, 12)
                 del b
                 pool.check()
                 pool.trim()

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import doctest
+import inspect
 import pickle
 import threading
 from collections.abc import Callable
@@ -37,7 +39,7 @@ def address(array: Any) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-# --- the pure build ------------------------------------------------------------------
+# --- the pure build -------------------------------------------------------------------
 
 
 def test_the_pure_build_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +57,7 @@ def test_the_pure_build_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> N
         numpy_pool("much")
 
 
-# --- where arrays come from ------------------------------------------------------------
+# --- where arrays come from -----------------------------------------------------------
 
 
 def test_arrays_made_inside_are_the_pools(pool: NumpyPool) -> None:
@@ -142,7 +144,7 @@ def test_views_keep_the_memory_of_a_dead_pool(pool: NumpyPool) -> None:
     assert (view + view).sum() == 2 * view.sum()
 
 
-# --- bounds ------------------------------------------------------------------------------
+# --- bounds ---------------------------------------------------------------------------
 
 
 @native
@@ -223,7 +225,7 @@ def test_options(huge_pages: Any, prefault: bool) -> None:
     pool.check()
 
 
-# --- contexts ------------------------------------------------------------------------------
+# --- contexts -------------------------------------------------------------------------
 
 
 @native
@@ -342,7 +344,7 @@ def test_many_pools_at_once() -> None:
     )
 
 
-# --- arguments and faces --------------------------------------------------------------------
+# --- arguments and faces --------------------------------------------------------------
 
 
 @native
@@ -350,11 +352,11 @@ def test_a_pool_that_exists_is_shared() -> None:
     pool = numpy_pool()
     assert pool.size == 1 << 30
     assert numpy_pool(pool) is pool
-    with pytest.raises(TypeError, match="no options.*name"):
+    with pytest.raises(TypeError, match=r"no options.*name"):
         numpy_pool(pool, name="x")
-    with ctxpool.BlockPool(100, 1) as blocks:
-        with pytest.raises(TypeError, match="not <BlockPool"):
-            numpy_pool(blocks)
+    blocks = ctxpool.BlockPool(100, 1)
+    with pytest.raises(TypeError, match="not <BlockPool"):
+        numpy_pool(blocks)  # type: ignore[arg-type]
 
 
 @native
@@ -405,3 +407,13 @@ def test_faces(pool: NumpyPool) -> None:
         pool.owns(3)  # type: ignore[arg-type]
     assert not pool.owns(np.frombuffer(b"abcdefgh"))
     assert not pool.owns(np.ones(0))
+
+
+@native
+def test_the_examples() -> None:
+    """They are skipped elsewhere, as a pure build can't run them."""
+    text = inspect.getdoc(NumpyPool) or ""
+    examples = text.replace("# doctest: +SKIP", "")
+    test = doctest.DocTestParser().get_doctest(examples, {}, "NumpyPool", None, 0)
+    assert len(test.examples) == 4
+    assert doctest.DocTestRunner(verbose=False).run(test).failed == 0

@@ -38,10 +38,10 @@
 typedef struct cxp_extent {
     struct cxp_array_heap *heap;
     unsigned char *base;
-    size_t block;     /* bytes of one block, a multiple of 64 */
-    uint32_t blocks;  /* that fit */
-    uint32_t nfree;   /* stack[0 .. nfree-1] were given back */
-    uint32_t fresh;   /* blocks [fresh, blocks) were never handed out */
+    size_t block;    /* bytes of one block, a multiple of 64 */
+    uint32_t blocks; /* that fit */
+    uint32_t nfree;  /* stack[0 .. nfree-1] were given back */
+    uint32_t fresh;  /* blocks [fresh, blocks) were never handed out */
     uint32_t size_class;
     struct cxp_extent *next, *prev;   /* in the bin */
     struct cxp_extent *newer, *older; /* in the idle list */
@@ -63,8 +63,8 @@ typedef struct cxp_array_heap {
     uint32_t lock;
     int prefault; /* make new maps resident at once */
     size_t huge_from;
-    size_t keep;      /* most idle_bytes */
-    size_t limit;     /* most live_bytes */
+    size_t keep;  /* most idle_bytes */
+    size_t limit; /* most live_bytes */
     cxp_heap_counts counts;
     cxp_extent *newest, *oldest;
     cxp_extent *bins[CXP_HEAP_CLASSES];

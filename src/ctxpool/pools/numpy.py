@@ -48,8 +48,8 @@ class NumpyPool:
         Bytes of pool memory that all arrays together may take; one too many raises
         NumPy's MemoryError. Without a limit an array fails where NumPy's own would.
     min_size : int or str, optional
-        Arrays of fewer bytes (1 KiB) are left to NumPy, which has a cache of its own for
-        them; neither *limit* nor :meth:`stats` knows of them.
+        Arrays of fewer bytes (1 KiB) are left to NumPy, which has a cache of its own
+        for them; neither *limit* nor :meth:`stats` knows of them.
     huge_pages : str, optional
         Where the system lets a program choose, arrays get huge pages from 2 MiB on
         (``"auto"``), of any size (``"always"``: for many small arrays) or
@@ -69,9 +69,9 @@ class NumpyPool:
 
     Notes
     -----
-    *Cost.* O(1) and some tens of nanoseconds an array, system calls aside. A block is at
-    most a quarter larger than what was asked for; it is aligned to 64 bytes, from
-    512 KiB on to 2 MiB.
+    *Cost.* O(1) and some tens of nanoseconds an array, system calls aside. A block is
+    at most a quarter larger than what was asked for; it is aligned to 64 bytes, above
+    512 KiB to 2 MiB.
 
     *Where it pays.* Arrays of some MiB that come and go: temporaries of expressions,
     frames, batches. It gains nothing where arrays live long, or are so small or so
@@ -82,9 +82,9 @@ class NumpyPool:
     *Contexts.* The hook is NumPy's, and it is a context variable. A new thread starts
     without it: :meth:`install` it there, or give ``initializer=pool.install`` to an
     executor (from CPython 3.14 on free-threaded builds, and where so configured, a
-    thread inherits its maker's context). An asyncio task has what was installed where it
-    was made. A generator that yields inside ``with`` leaves the pool installed in its
-    caller until it goes on, as with every context variable.
+    thread inherits its maker's context). An asyncio task has what was installed where
+    it was made. A generator that yields inside ``with`` leaves the pool installed in
+    its caller until it goes on, as with every context variable.
 
     *Threads.* All of it is thread-safe, without the GIL too; one pool may be installed
     in several threads at once, and an array may die in any thread.
@@ -225,7 +225,8 @@ class NumpyPool:
         n = count("n", n, 1, (1 << 31) - 1)
         if nbytes < self._min_size:
             raise ValueError(
-                f"arrays of {nbytes} bytes are NumPy's own: min_size is {self._min_size}"
+                f"arrays of {nbytes} bytes are NumPy's own: "
+                f"min_size is {self._min_size}"
             )
         if n * self._heap.block(nbytes) > self._size:
             raise ValueError(
