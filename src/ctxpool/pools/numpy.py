@@ -155,9 +155,10 @@ class NumpyPool:
         # A context that holds anything makes each ufunc look for NumPy's error state in
         # it; a miss is 10 ns and is not remembered, a hit is. So let it hold that too.
         np.seterr(**np.geterr())
-        stack = _installed.get(())
-        before = _memory.set_handler(self._heap.capsule)
+        # Noted before it is done: a KeyboardInterrupt between leaves nothing installed.
+        stack, before = _installed.get(()), _memory.current_handler()
         _installed.set((*stack, (self, before)))
+        _memory.set_handler(self._heap.capsule)
         return self
 
     def uninstall(self) -> None:
