@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "ctxpool/asan.h"
 
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
@@ -347,6 +348,26 @@ test_fork(void)
     cxp_array_heap_fini(&other);
 }
 
+/* Under AddressSanitizer nobody may touch what is free, or behind what was asked for.
+ */
+static void
+test_free_memory_is_poisoned(void)
+{
+#ifdef CXP_ASAN
+    cxp_array_heap heap;
+    cxp_array_heap_init(&heap, 64 * MIB, SIZE_MAX, 2 * MIB, 0);
+    for (size_t n = 1000; n <= 4000000; n *= 10) {
+        char *p = cxp_array_heap_take(&heap, n, 0);
+        CHECK(!__asan_region_is_poisoned(p, n) && __asan_address_is_poisoned(p + n));
+        CHECK(cxp_array_heap_fit(cxp_array_heap_find(p), p, n - 16) == 0);
+        CHECK(__asan_address_is_poisoned(p + n - 16));
+        give(p);
+        CHECK(__asan_address_is_poisoned(p) && __asan_address_is_poisoned(p + n - 1));
+    }
+    cxp_array_heap_fini(&heap);
+#endif
+}
+
 int
 main(void)
 {
@@ -361,6 +382,7 @@ main(void)
     test_warm_blocks_need_no_map();
     test_trim_gives_memory_back();
     test_random_actions();
+    test_free_memory_is_poisoned();
     test_threads();
     test_fork();
     return CHECK_SUMMARY();
