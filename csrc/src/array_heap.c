@@ -20,7 +20,7 @@
 #define SMALLEST_BITS 6
 #define LARGEST       ((size_t)1 << 46)
 
-/* --- locks ----------------------------------------------------------------------- */
+/* --- locks ------------------------------------------------------------------------ */
 
 /* A word: free in a forked child with a store, and without a call in the usual case.
  * Who holds it is done in some nanoseconds, unless the system has taken its core away:
@@ -73,7 +73,7 @@ watch_forks(void)
     pthread_atfork(before_fork, after_fork, after_fork);
 }
 
-/* --- size classes ---------------------------------------------------------------- */
+/* --- size classes ----------------------------------------------------------------- */
 
 static uint32_t
 class_of(size_t n)
@@ -104,8 +104,7 @@ cxp_array_heap_block(size_t n)
     return n > LARGEST ? 0 : block_of(class_of(n));
 }
 
-/* --- extents -----------------------------------------------------------------------
- */
+/* --- extents ---------------------------------------------------------------------- */
 
 static cxp_extent *
 map_extent(cxp_array_heap *heap, uint32_t size_class)
@@ -249,8 +248,7 @@ cxp_array_heap_find(const void *p)
     return cxp_page_map_get(p);
 }
 
-/* --- blocks ------------------------------------------------------------------------
- */
+/* --- blocks ----------------------------------------------------------------------- */
 
 /* A block of an extent that has one; `clean` tells that it is zeros. */
 static void *
@@ -447,8 +445,7 @@ cxp_array_heap_trim(cxp_array_heap *heap)
     return freed;
 }
 
-/* --- the heap ----------------------------------------------------------------------
- */
+/* --- the heap --------------------------------------------------------------------- */
 
 void
 cxp_array_heap_init(cxp_array_heap *heap, size_t keep, size_t limit, size_t huge_from,
