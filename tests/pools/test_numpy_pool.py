@@ -274,6 +274,23 @@ def test_an_exception_inside_goes_on(pool: NumpyPool) -> None:
     assert get_handler_name() == DEFAULT
 
 
+def test_the_error_state_is_as_before(pool: NumpyPool) -> None:
+    calls: list[str] = []
+    with np.errstate(divide="call", over="raise", call=lambda *_: calls.append("x")):
+        before, call, size = np.geterr(), np.geterrcall(), np.getbufsize()
+        with pool:
+            assert (np.geterr(), np.geterrcall(), np.getbufsize()) == (
+                before,
+                call,
+                size,
+            )
+            np.ones(1) / 0
+            with pytest.raises(FloatingPointError):
+                np.full(1, 1e308) * 10
+        assert (np.geterr(), np.geterrcall()) == (before, call)
+    assert calls == ["x"]
+
+
 def test_not_installed(pool: NumpyPool) -> None:
     with pytest.raises(RuntimeError, match="not installed in this context"):
         pool.uninstall()
