@@ -67,6 +67,13 @@ run: build ## the main job on the standard library's sources; plot and JSON in o
 test: ctest build $(VENV)/.test $(VENV)/.optional ## every test, C and Python, on both back ends
 	$(py) -m pytest --require-native -n logical --maxprocesses 4 --dist loadgroup $(ARGS)
 
+# What takes gigabytes is left out, as are this project's own settings.
+.PHONY: numpy-conformance
+numpy-conformance: build $(VENV)/.test $(VENV)/.optional ## NumPy's own tests of memory and arrays, with a pool installed (2 minutes)
+	cd build && NPY_AVAILABLE_MEM="1 GB" PYTHONPATH=$(abspath tests/conformance) $(abspath $(py)) -m pytest -q \
+	  -c /dev/null --rootdir . -p numpy_under_pool -p no:cacheprovider -p no:xdist -W ignore --pyargs $(ARGS) \
+	  $(addprefix numpy._core.tests.test_,mem_policy multiarray indexing item_selection nditer regression)
+
 .PHONY: ctest
 ctest: $(VENV)/.made ## the unit tests of the C core alone
 	@tools/ctest.sh build/csrc
@@ -122,6 +129,11 @@ bench: build $(VENV)/.bench ## pooled against unpooled, then the tails; JSON in 
 .PHONY: bench-cache
 bench-cache: build $(VENV)/.bench-cache ## the cache against every peer (10 minutes); JSON in out/, picture in docs/
 	$(py) bench/cache.py --json out/cache.json --plot $(if $(ARGS),out,docs)/cache.png $(ARGS)
+
+.PHONY: bench-numpy
+bench-numpy: build $(VENV)/.bench ## NumPy's memory: the pool against glibc, tcmalloc, mimalloc, jemalloc; in out/
+	@tools/allocators.sh
+	$(py) bench/numpy_pool.py --json out/numpy_pool.json --plot out/numpy_pool.png $(ARGS)
 
 .PHONY: bars
 bars: build $(VENV)/.bench ## each promised ratio, measured: PASS or MISS

@@ -10,7 +10,8 @@ while read -r tag python; do
   if [ "$tag" = "$but" ] || [ "$tag" = cp313t ]; then continue; fi
   echo "--- $tag: $python"
   # The pure twins run on the oldest CPython and on the free-threaded, newest one.
-  tools/suite.sh "$python" "$tag" --hypothesis-profile=quick -k "not pure" "$@" \
-    </dev/null || failed+=("$tag")
+  tools/suite.sh "$python" "$tag" --hypothesis-profile=quick -k "not pure" \
+    --ignore=tests/conformance/test_numpy_under_pool.py "$@" </dev/null \
+    || failed+=("$tag")
 done < <("$but_python" tools/pythons.py)
 if [ ${#failed[@]} -gt 0 ]; then echo "failed on: ${failed[*]}" >&2; exit 1; fi

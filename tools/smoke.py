@@ -7,6 +7,8 @@ import sys
 from importlib.metadata import files
 from pathlib import Path
 
+import numpy as np
+
 import ctxpool
 
 expected = sys.argv[1] if len(sys.argv) > 1 else "native"
@@ -31,6 +33,10 @@ cache["a"], cache["b"] = 1, 2
 assert cache["a"] == 1
 cache["c"] = 3
 assert sorted(cache) == ["a", "c"]
+
+if ctxpool.backend == "native":
+    with ctxpool.numpy_pool("1MiB") as arrays:
+        assert arrays.owns(np.ones(1_000))
 
 assert Path(ctxpool.get_include(), "ctxpool", "block_pool.h").is_file()
 shipped = {str(path) for path in files("ctxpool") or ()}

@@ -78,6 +78,20 @@ cxp_vm_unmap(cxp_vm *vm)
     vm->map_size = vm->size = 0;
 }
 
+void
+cxp_vm_fit(cxp_vm *vm)
+{
+    unsigned char *begin = vm->map, *end = begin + vm->map_size;
+    unsigned char *stop = vm->base + vm->size;
+    /* A refusal (too many maps) leaves it as it was. */
+    if (end > stop && munmap(stop, (size_t)(end - stop)) == 0)
+        vm->map_size -= (size_t)(end - stop);
+    if (vm->base > begin && munmap(begin, (size_t)(vm->base - begin)) == 0) {
+        vm->map_size -= (size_t)(vm->base - begin);
+        vm->map = vm->base;
+    }
+}
+
 int
 cxp_vm_advise_huge(const cxp_vm *vm)
 {

@@ -23,6 +23,24 @@ test_a_map_is_zeros_and_aligned(void)
 }
 
 static void
+test_a_fitted_map_takes_no_more_than_its_size(void)
+{
+    size_t page = cxp_vm_page_size();
+    for (size_t alignment = page; alignment <= ((size_t)4 << 20); alignment *= 2) {
+        cxp_vm vm;
+        CHECK(cxp_vm_map(&vm, 3 * page, alignment, 0) == 0);
+        vm.base[3 * page - 1] = 1;
+        cxp_vm_fit(&vm);
+        CHECK(vm.map == vm.base && vm.map_size == vm.size && vm.size == 3 * page);
+        CHECK((uintptr_t)vm.base % alignment == 0);
+        CHECK(vm.base[0] == 0 && vm.base[3 * page - 1] == 1);
+        cxp_vm_fit(&vm);
+        CHECK(vm.map_size == 3 * page);
+        cxp_vm_unmap(&vm);
+    }
+}
+
+static void
 test_impossible_maps_are_refused(void)
 {
     cxp_vm vm;
@@ -76,6 +94,7 @@ int
 main(void)
 {
     test_a_map_is_zeros_and_aligned();
+    test_a_fitted_map_takes_no_more_than_its_size();
     test_impossible_maps_are_refused();
     test_populate_keeps_the_bytes_and_discard_frees_them();
     test_fork_modes();

@@ -12,6 +12,7 @@ The engine, each of it native with a pure-Python twin of the same behaviour:
 :class:`MemoryPool`: blocks of many sizes under one budget, over :class:`BlockPool`.
 
 Decorators over the caches: :func:`lru_cache`, :func:`ttl_cache`, :func:`cached_method`.
+NumPy's own arrays out of a pool: :func:`numpy_pool`.
 
 ``ctxpool.backend`` tells which of the two is at work, ``"native"`` or ``"pure"``.
 """
@@ -44,6 +45,11 @@ from .stats import (
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
     from .pools.sized import MemoryPool
+from .stats import NumpyPoolStats
+
+if TYPE_CHECKING:
+    from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .pools.numpy import NumpyPool, numpy_pool
 
 __all__ = [
     "Block",
@@ -57,6 +63,8 @@ __all__ = [
     "MarkovModel",
     "MemoryPool",
     "MemoryPoolStats",
+    "NumpyPool",
+    "NumpyPoolStats",
     "SizeClassStats",
     "TokenWindow",
     "TokenWindowStats",
@@ -66,6 +74,7 @@ __all__ = [
     "errors",
     "get_include",
     "lru_cache",
+    "numpy_pool",
     "parse_size",
     "ttl_cache",
 ]
@@ -74,8 +83,10 @@ __version__ = "0.1.0"
 # What lies above the engine is loaded when it is first asked for.
 _LAZY = {
     "MemoryPool": "pools.sized",
+    "NumpyPool": "pools.numpy",
     "cached_method": "caches.decorators",
     "lru_cache": "caches.decorators",
+    "numpy_pool": "pools.numpy",
     "ttl_cache": "caches.decorators",
 }
 

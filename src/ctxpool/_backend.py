@@ -32,6 +32,7 @@ _EXTENSIONS = (
     "lazy_proxy",
     "lru_cache",
     "markov",
+    "numpy_memory",
     "token_window",
 )
 

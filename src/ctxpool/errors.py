@@ -9,6 +9,7 @@ __all__ = [
     "BlockReleasedError",
     "CorruptionError",
     "CtxPoolError",
+    "NativeOnlyError",
     "PoolClosedError",
     "PoolExhaustedError",
     "PoolTimeoutError",
@@ -43,6 +44,10 @@ class BlockInUseError(CtxPoolError, BufferError):
 
 class CorruptionError(CtxPoolError, RuntimeError):
     """Debug mode found bytes written where nobody may write."""
+
+
+class NativeOnlyError(CtxPoolError, NotImplementedError):
+    """Something that only the native build can do was asked of the pure one."""
 
 
 class TokenRangeError(CtxPoolError, OverflowError):

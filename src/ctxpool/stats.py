@@ -7,6 +7,7 @@ __all__ = [
     "BlockPoolStats",
     "LRUCacheStats",
     "MemoryPoolStats",
+    "NumpyPoolStats",
     "SizeClassStats",
     "TokenWindowStats",
 ]
@@ -268,3 +269,57 @@ class LRUCacheStats(_Record):
         """Hits over look-ups; 0.0 before the first look-up."""
         lookups = self.hits + self.misses
         return self.hits / lookups if lookups else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NumpyPoolStats(_Record):
+    """A moment of a :class:`~ctxpool.NumpyPool`; counts are since its construction.
+
+    Arrays below the pool's *min_size* are NumPy's own and not in it.
+
+    Attributes
+    ----------
+    name : str or None
+        The pool's name.
+    size : int
+        Bytes of free memory that the pool keeps at most.
+    limit : int or None
+        Bytes that all arrays together may take.
+    hits : int
+        Requests served from memory that was mapped already.
+    misses : int
+        Requests that needed new memory of the system: these cost page faults.
+    refused : int
+        Requests beyond the limit, or that the system had no memory for.
+    unmapped : int
+        Maps given back to the system: more than *size* was free, or by a trim.
+    live_blocks : int
+        Requests that are not freed yet: arrays, and NumPy's buffers.
+    live_bytes : int
+        Bytes of their blocks.
+    peak_bytes : int
+        The most that *live_bytes* ever was.
+    idle_bytes : int
+        Bytes of used memory kept for the next arrays, at most *size*.
+    mapped_bytes : int
+        Bytes of address space that the pool has of the system.
+    """
+
+    name: str | None
+    size: int
+    limit: int | None
+    hits: int
+    misses: int
+    refused: int
+    unmapped: int
+    live_blocks: int
+    live_bytes: int
+    peak_bytes: int
+    idle_bytes: int
+    mapped_bytes: int
+
+    @property
+    def hit_ratio(self) -> float:
+        """Hits over requests; 0.0 before the first."""
+        requests = self.hits + self.misses
+        return self.hits / requests if requests else 0.0

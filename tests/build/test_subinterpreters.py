@@ -30,6 +30,10 @@ else:
     kept = window.view()
     cache = ctxpool.LRUCache(2)
     cache["a"] = [cache]
+    if ctxpool.backend == "native":
+        with ctxpool.numpy_pool("1MiB", min_size=1) as numbers:
+            kept = kept + kept
+        assert numbers.owns(kept)
     print("served:", ctxpool.backend, flush=True)
 '''
 main_too = sys.argv[1] == "both"

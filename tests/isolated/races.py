@@ -10,6 +10,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 import ctxpool
 
 ROUNDS = 3_000
@@ -68,6 +70,16 @@ def lru_cache(cache: ctxpool.LRUCache[int, str]) -> None:
             cache.clear()
 
 
+def numpy_pool(pool: ctxpool.NumpyPool) -> None:
+    with pool:
+        for i in range(ROUNDS):
+            array = np.ones(1 << i % 16)
+            array = np.zeros(array.size) + array[::-1]
+            if i % 100 == 0:
+                pool.owns(array), pool.stats(), pool.check(), repr(pool)
+                pool.trim(), pool.warm("64KiB")
+
+
 assert ctxpool.backend == "native"
 assert not sys._is_gil_enabled()  # type: ignore[attr-defined]
 SHARED: list[tuple[Any, Callable[[Any], None]]] = [
@@ -79,6 +91,7 @@ SHARED: list[tuple[Any, Callable[[Any], None]]] = [
     (ctxpool.LRUCache(50, ttl=1e-3), lru_cache),
     (ctxpool.Cache(50, "s3fifo"), lru_cache),
     (ctxpool.Cache(50, "adaptive"), lru_cache),
+    (ctxpool.numpy_pool("1MiB", min_size=1), numpy_pool),
 ]
 for shared, work in SHARED:
     together(partial(work, shared), partial(work, shared))

@@ -33,6 +33,10 @@ size_t cxp_vm_huge_page_size(void);
 int cxp_vm_map(cxp_vm *vm, size_t size, size_t alignment, int lazy);
 void cxp_vm_unmap(cxp_vm *vm);
 
+/* Give back the address space around [base, base + size) that the alignment took:
+ * for those who keep many maps. */
+void cxp_vm_fit(cxp_vm *vm);
+
 /* Ask for huge pages; -1 where the system has none. */
 int cxp_vm_advise_huge(const cxp_vm *vm);
 int cxp_vm_advise_fork(const cxp_vm *vm, int mode);

@@ -1,13 +1,22 @@
-"""Pools over the engine's BlockPool."""
+"""What is built on the engine's pools. Each name is loaded when it is first asked for."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .numpy import NumpyPool, numpy_pool
     from .sized import MemoryPool
 
-__all__ = ["MemoryPool"]
-_homes = {"MemoryPool": "sized"}
+__all__ = [
+    "MemoryPool",
+    "NumpyPool",
+    "numpy_pool",
+]
+_homes = {
+    "MemoryPool": "sized",
+    "NumpyPool": "numpy",
+    "numpy_pool": "numpy",
+}
 
 
 def __getattr__(name: str) -> Any:
