@@ -12,6 +12,7 @@ __all__ = [
     "PoolClosedError",
     "PoolExhaustedError",
     "PoolTimeoutError",
+    "SegmentError",
     "TokenRangeError",
     "ValueTooLargeError",
 ]
@@ -43,6 +44,10 @@ class BlockInUseError(CtxPoolError, BufferError):
 
 class CorruptionError(CtxPoolError, RuntimeError):
     """Debug mode found bytes written where nobody may write."""
+
+
+class SegmentError(CtxPoolError, ValueError):
+    """A file descriptor holds no shared pool that this process can use."""
 
 
 class TokenRangeError(CtxPoolError, OverflowError):
