@@ -310,7 +310,8 @@ lay_out(cxp_shared_header *h)
 {
     if (h->block_size == 0 || h->blocks == 0 || h->blocks > CXP_SHARED_MAX_BLOCKS ||
         h->alignment == 0 || h->alignment & (h->alignment - 1) ||
-        h->alignment > CXP_SHARED_HEADER || h->name[sizeof h->name - 1] || h->block_size > (uint64_t)INT64_MAX / 2)
+        h->alignment > CXP_SHARED_HEADER || h->name[sizeof h->name - 1] ||
+        h->block_size > (uint64_t)INT64_MAX / 2)
         return -1;
     h->stride = round_up(h->block_size, h->alignment);
     h->words = CXP_SHARED_HEADER;
@@ -328,8 +329,7 @@ lay_out(cxp_shared_header *h)
 static int
 join(cxp_shared_pool *pool, const cxp_shared_header *h)
 {
-    void *map =
-        mmap(NULL, h->total, PROT_READ | PROT_WRITE, MAP_SHARED, pool->fd, 0);
+    void *map = mmap(NULL, h->total, PROT_READ | PROT_WRITE, MAP_SHARED, pool->fd, 0);
     if (map == MAP_FAILED)
         return -1;
     pool->header = map;

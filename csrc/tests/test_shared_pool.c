@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#ifdef __linux__
+#include <sys/ptrace.h>
+#endif
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -216,6 +219,106 @@ test_kill(void)
     cxp_shared_fini(&pool);
 }
 
+#ifdef __linux__
+static void
+hand_overs(cxp_shared_pool *pool)
+{
+    uint32_t index = cxp_shared_take(pool), g = generation(pool, index);
+    send_as_mine(pool, index);
+    cxp_shared_give(pool, index);
+    cxp_shared_open(pool, index, g, 1);
+    cxp_shared_give(pool, index);
+}
+
+static void
+recovery(cxp_shared_pool *pool)
+{
+    cxp_shared_recover(pool);
+}
+
+static void
+leaving(cxp_shared_pool *pool)
+{
+    cxp_shared_take(pool);
+    cxp_shared_fini(pool);
+}
+
+/* A process that died with one block in its hands, and one in transit. */
+static void
+leave_a_dead_one(cxp_shared_pool *pool)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        if (cxp_shared_rejoin(pool) == 0) {
+            cxp_shared_take(pool);
+            send_as_mine(pool, cxp_shared_take(pool));
+        }
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+}
+
+/* Kill a child after so many of its instructions; how many there were. -1: it may not
+ * be traced here. */
+static long
+killed_after(cxp_shared_pool *pool, void (*work)(cxp_shared_pool *), long steps)
+{
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        if (cxp_shared_rejoin(pool) || ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+            _exit(9);
+        raise(SIGSTOP);
+        work(pool);
+        _exit(0);
+    }
+    waitpid(child, &status, 0);
+    if (WIFEXITED(status))
+        return -1;
+    for (long i = 0; i < steps; i++) {
+        if (ptrace(PTRACE_SINGLESTEP, child, NULL, NULL))
+            return -1;
+        waitpid(child, &status, 0);
+        if (WIFEXITED(status))
+            return i;
+    }
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    return steps;
+}
+
+/* Not at random: after every instruction, if they are few; else after as many of them,
+ * evenly spread, as can be stepped through in about a second. */
+static void
+test_kill_step_by_step(void (*work)(cxp_shared_pool *))
+{
+    cxp_shared_pool pool;
+    CHECK(cxp_shared_create(&pool, SIZE, 4, 64, "", 0) == 0);
+    uint32_t ours = cxp_shared_take(&pool), g = generation(&pool, ours);
+    long all = killed_after(&pool, work, 1000000);
+    long stride = all * all / 100000 + 1;
+    if (all < 0)
+        fprintf(stderr, "no ptrace here: nobody is killed step by step\n");
+    for (long steps = 0; steps < all; steps += stride) {
+        leave_a_dead_one(&pool);
+        CHECK(killed_after(&pool, work, steps) >= 0);
+        cxp_shared_recover(&pool);
+        CHECK(count_free(&pool) == 3 && cxp_shared_check(&pool) == 0);
+        CHECK(generation(&pool, ours) == g);
+        uint32_t last = CXP_SHARED_NONE;
+        for (int i = 0; i < 3; i++) { /* and whatever the hints say */
+            uint32_t index = cxp_shared_take(&pool);
+            CHECK(index != CXP_SHARED_NONE && index != ours && index != last);
+            last = index;
+        }
+        for (uint32_t i = 0; i < 4; i++)
+            if (i != ours)
+                CHECK(cxp_shared_give(&pool, i) == 1);
+    }
+    cxp_shared_fini(&pool);
+}
+#endif
+
 static void
 test_fork(void)
 {
@@ -287,5 +390,10 @@ main(void)
     test_fork();
     test_wait();
     test_kill();
+#ifdef __linux__
+    test_kill_step_by_step(hand_overs);
+    test_kill_step_by_step(recovery);
+    test_kill_step_by_step(leaving);
+#endif
     return CHECK_SUMMARY();
 }

@@ -65,7 +65,7 @@ enum {
 };
 
 typedef struct cxp_shared_slot {
-    uint32_t pid;         /* for reports; 0: nobody has been here since the last scrub */
+    uint32_t pid; /* for reports; 0: nobody has been here since the last scrub */
     uint32_t incarnation; /* how many have had this slot */
     uint64_t since_ns;    /* monotonic clock */
     uint64_t takes, opens, gives, sends, waits, exhausted, recovered;
@@ -79,7 +79,7 @@ typedef struct cxp_shared_header {
     uint64_t block_size, stride, blocks, alignment;
     uint64_t words, since, hints, data, total; /* offsets; bytes of the file */
     char name[32];                             /* UTF-8, ends with 0 */
-    uint32_t wake;    /* the futex: counts blocks that came back while somebody waited */
+    uint32_t wake; /* the futex: counts blocks that came back while somebody waited */
     uint32_t waiting; /* a bit per slot */
     cxp_shared_slot slot[CXP_SHARED_PARTICIPANTS];
 } cxp_shared_header;
@@ -91,14 +91,14 @@ typedef struct cxp_shared_pool {
     size_t block_size, stride, map_size;
     uint64_t id;
     uint32_t blocks;
-    uint32_t slot;     /* mine, or CXP_SHARED_NONE: not attached (closed, or forked) */
-    uint32_t bit;      /* 1 << slot */
-    uint32_t last;     /* the block that came back last: still in the cache */
-    uint32_t *local;   /* per block: references in this process */
-    uint32_t held;     /* blocks with any */
-    uint32_t waiters;  /* threads of mine that wait */
-    uint32_t forks;    /* how often this attachment was inherited: see below */
-    int fd, lock_fd;   /* to hand on; for the locks */
+    uint32_t slot;    /* mine, or CXP_SHARED_NONE: not attached (closed, or forked) */
+    uint32_t bit;     /* 1 << slot */
+    uint32_t last;    /* the block that came back last: still in the cache */
+    uint32_t *local;  /* per block: references in this process */
+    uint32_t held;    /* blocks with any */
+    uint32_t waiters; /* threads of mine that wait */
+    uint32_t forks;   /* how often this attachment was inherited: see below */
+    int fd, lock_fd;  /* to hand on; for the locks */
     struct cxp_shared_pool *next, **link; /* all of this process */
 } cxp_shared_pool;
 
@@ -119,8 +119,8 @@ int cxp_shared_rejoin(cxp_shared_pool *pool);
  * a zeroed struct, does nothing. O(blocks). */
 void cxp_shared_fini(cxp_shared_pool *pool);
 
-/* A free block, now held by this process, or CXP_SHARED_NONE. O(1) but for the search of
- * the hints, 64 blocks a step; O(blocks) when there is none. */
+/* A free block, now held by this process, or CXP_SHARED_NONE. O(1) but for the search
+ * of the hints, 64 blocks a step; O(blocks) when there is none. */
 uint32_t cxp_shared_take(cxp_shared_pool *pool);
 
 /* Hold the block of a handle: one that `moved` ends its transit and can be opened once;
