@@ -73,14 +73,14 @@ class BlockHandle(NamedTuple):
     ----------
     pool : int
         Which pool: a random number.
-    index, generation : int
+    block, generation : int
         Which block, and which of its hand-outs.
     moved : bool
         Whether the block was sent, and is to be opened once.
     """
 
     pool: int
-    index: int
+    block: int
     generation: int
     moved: bool
 

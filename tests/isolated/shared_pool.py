@@ -106,7 +106,10 @@ def exec_():
         assert bytes(block.view[:2]) == b"ho"
         # What is not passed on is closed: no program keeps a pool by accident.
         listed = subprocess.run(
-            ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, close_fds=False
+            ["ls", "-l", "/proc/self/fd"],
+            capture_output=True,
+            text=True,
+            close_fds=False,
         )
         assert "ctxpool" not in listed.stdout
 

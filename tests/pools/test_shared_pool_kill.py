@@ -85,7 +85,7 @@ def test_kill_at_random_instants(impl, seed):
         os.kill(pid, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         del children[pid]
-        assert status == -signal.SIGKILL, f"a child found a block of another's: {status}"
+        assert status == -signal.SIGKILL, f"a child was let down: {status}"
 
     try:
         for n in range(CHILDREN):

@@ -5,8 +5,8 @@
 
 Who holds a block in this process: the SharedBlock, until its memory is asked for; from
 then on a _Lease that every view and array of the block keeps alive, and that gives the
-block back when it dies. The pool keeps its mapping while there is a lease, also one that
-a fork has made void.
+block back when it dies. The pool keeps its mapping while there is a lease, also one
+that a fork has made void.
 
 Critical sections: a block's guards its fields; the pool's, taken inside it, what the C
 core leaves to its caller. Between processes the C core is atomic by itself.
@@ -135,7 +135,7 @@ A block of a shared pool, held by this process until it is released.
         """Make the block dead; its lease, if it has one, decides from here on."""
         cdef SharedBlockPool pool = self._pool
         cdef _Lease lease = self._lease
-        view, self._view = self._view, None
+        _view, self._view = self._view, None  # dropped at the end
         self._pool = self._lease = None
         with cython.critical_section(pool):
             if lease is None:
@@ -350,10 +350,10 @@ cdef class SharedBlockPool:
 
 Blocks of memory that several processes share, handed over without a copy.
 
-    A process acquires a block, writes into it, and gives it away (:meth:`SharedBlock.send`)
-    or shows it (:attr:`SharedBlock.handle`); what travels by queue, pipe or socket is a
-    handle of some bytes, and :meth:`open` makes of it a block over the same memory. A
-    block is free when no process holds it.
+    A process acquires a block, writes into it, and gives it away
+    (:meth:`SharedBlock.send`) or shows it (:attr:`SharedBlock.handle`); what travels by
+    queue, pipe or socket is a handle of some bytes, and :meth:`open` makes of it a
+    block over the same memory. A block is free when no process holds it.
 
     Processes come by the pool in one of these ways, and all are equals then; the one
     that made it may go first:
@@ -365,8 +365,8 @@ Blocks of memory that several processes share, handed over without a copy.
     - any other way that carries a file descriptor: :meth:`fileno` and :meth:`from_fd`.
 
     **What is promised at kill -9.** The memory is one sealed memory file that has no
-    name: nothing of it is ever seen in ``/dev/shm``, and the system frees it with the last
-    process. There is no thread, and no lock that a dead process could leave held. A
+    name: nothing of it is ever seen in ``/dev/shm``, and the system frees it with the
+    last process. There is no thread, and no lock that a dead process leaves held. A
     process that is killed, at whatever instruction, loses no block and sets none free
     that another one holds: what it held, and it alone, comes back at the next
     :meth:`recover`, which everyone does who finds the pool exhausted or waits. A block

@@ -8,7 +8,7 @@ import os
 import time
 from collections import deque
 from types import TracebackType
-from typing import Any, Literal, NoReturn, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 from ctxpool import _shared_support as support
 from ctxpool._arguments import choice, count, power_of_two, seconds
@@ -50,10 +50,10 @@ class _Locked:
 class SharedBlockPool:
     """Blocks of memory that several processes share, handed over without a copy.
 
-    A process acquires a block, writes into it, and gives it away (:meth:`SharedBlock.send`)
-    or shows it (:attr:`SharedBlock.handle`); what travels by queue, pipe or socket is a
-    handle of some bytes, and :meth:`open` makes of it a block over the same memory. A
-    block is free when no process holds it.
+    A process acquires a block, writes into it, and gives it away
+    (:meth:`SharedBlock.send`) or shows it (:attr:`SharedBlock.handle`); what travels by
+    queue, pipe or socket is a handle of some bytes, and :meth:`open` makes of it a
+    block over the same memory. A block is free when no process holds it.
 
     Processes come by the pool in one of these ways, and all are equals then; the one
     that made it may go first:
@@ -65,8 +65,8 @@ class SharedBlockPool:
     - any other way that carries a file descriptor: :meth:`fileno` and :meth:`from_fd`.
 
     **What is promised at kill -9.** The memory is one sealed memory file that has no
-    name: nothing of it is ever seen in ``/dev/shm``, and the system frees it with the last
-    process. There is no thread, and no lock that a dead process could leave held. A
+    name: nothing of it is ever seen in ``/dev/shm``, and the system frees it with the
+    last process. There is no thread, and no lock that a dead process leaves held. A
     process that is killed, at whatever instruction, loses no block and sets none free
     that another one holds: what it held, and it alone, comes back at the next
     :meth:`recover`, which everyone does who finds the pool exhausted or waits. A block
@@ -269,7 +269,7 @@ class SharedBlockPool:
         if block is None:
             self._count_exhausted()
             support.refuse(self)
-        return block  # type: ignore[no-any-return]
+        return block
 
     async def acquire_async(self, timeout: float | None = None) -> SharedBlock:
         """As :meth:`acquire`, but what waits is a task of asyncio, not its thread.
@@ -459,9 +459,10 @@ class SharedBlockPool:
         return type(self)._from_dup, (support.reducible(self), policy, patience)
 
     def __del__(self) -> None:
-        segment = getattr(self, "_segment", None)
-        if segment is not None and segment.fd >= 0:
-            segment.fini()
+        # In a cycle that is collected, blocks and arrays may outlive it by a moment.
+        if getattr(self, "_segment", None) is not None:
+            self._closed = True
+            self._finish()
 
     # -- inside ----------------------------------------------------------------------
 

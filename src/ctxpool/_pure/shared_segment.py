@@ -1,11 +1,11 @@
 """The pure twin's segment: what ``csrc/src/shared_pool.c`` is to the native one.
 
-Layout, words and slots are those of ``csrc/include/ctxpool/shared_pool.h``, and so is the
-argument why kill -9 at any instruction loses no block. Two things differ, and the
+Layout, words and slots are those of ``csrc/include/ctxpool/shared_pool.h``, and so is
+the argument why kill -9 at any instruction loses no block. Two things differ, and the
 header says which is at work: Python has no compare-and-swap, so a word changes under a
-lock on one more byte of the file, which the kernel lets go of when its holder dies (each
-change is one store still, so nothing is ever half done); and it has no futex, so those
-who wait look again and again.
+lock on one more byte of the file, which the kernel lets go of when its holder dies
+(each change is one store still, so nothing is ever half done); and it has no futex, so
+those who wait look again and again.
 """
 
 from __future__ import annotations
@@ -186,7 +186,8 @@ class Segment:
         self.alignment, self.stride, self.data = head.alignment, head.stride, head.data
         self.words = np.ndarray(head.blocks, np.uint64, self.map, head.words)
         self.since = np.ndarray(head.blocks, np.uint64, self.map, head.since)
-        self._store = memoryview(self.words)  # a store into it is one instruction
+        # A store into it is one instruction.
+        self._store = memoryview(self.map)[head.words : head.since].cast("Q")
         self.base = int(self.words.ctypes.data) - head.words + head.data
         _segments.add(self)
         self.rejoin()
@@ -226,7 +227,8 @@ class Segment:
                 os.close(fd)
         self.lock_fd = self.fd = -1
         _segments.discard(self)
-        self.map = self.words = self.since = self._store = None  # type: ignore[assignment]
+        for name in ("map", "words", "since", "_store"):
+            self.__dict__.pop(name, None)
 
     # -- locks and slots -------------------------------------------------------------
 
@@ -356,7 +358,7 @@ class Segment:
     def give(self, index: int) -> None:
         """Drop one reference of this process."""
         references = self.local.get(index, 0) - 1
-        if references < 0:
+        if references < 0 or self.slot < 0:
             return
         self.count("gives")
         if references:
