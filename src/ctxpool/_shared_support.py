@@ -6,6 +6,7 @@ import asyncio
 import operator
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
@@ -46,6 +47,7 @@ MAX_BLOCKS = 1 << 24
 HEADER = 4096
 GENERATIONS = 1 << 26
 _FREE = (1 << 38) - 1  # holders and transit
+_HANDLE = struct.Struct("<QII?")
 
 FOREIGN, OTHER_VERSION, OTHER_KIND, CORRUPT, FULL = 1, 2, 3, 4, 5
 _REASONS = {
@@ -67,7 +69,8 @@ class BlockHandle(NamedTuple):
     """A block on its way to another process: small, picklable, no memory in it.
 
     Made by :attr:`SharedBlock.handle` and :meth:`SharedBlock.send`; any queue, pipe or
-    socket carries it; :meth:`SharedBlockPool.open` makes a block of it again.
+    socket carries it, pickled or as :meth:`to_bytes`; :meth:`SharedBlockPool.open`
+    makes a block of it again.
 
     Attributes
     ----------
@@ -77,12 +80,37 @@ class BlockHandle(NamedTuple):
         Which block, and which of its hand-outs.
     moved : bool
         Whether the block was sent, and is to be opened once.
+
+    Examples
+    --------
+    >>> handle = BlockHandle(pool=1, block=2, generation=3, moved=True)
+    >>> len(handle.to_bytes())
+    17
+    >>> BlockHandle.from_bytes(handle.to_bytes()) == handle
+    True
     """
 
     pool: int
     block: int
     generation: int
     moved: bool
+
+    def to_bytes(self) -> bytes:
+        """The handle in 17 bytes."""
+        return _HANDLE.pack(*self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> BlockHandle:
+        """The handle back.
+
+        Raises
+        ------
+        ValueError
+            *data* has another length.
+        """
+        if len(data) != _HANDLE.size:
+            raise ValueError(f"a handle has {_HANDLE.size} bytes, not {len(data)}")
+        return cls(*_HANDLE.unpack(data))
 
 
 def fields_of(handle: Any, pool_id: int, blocks: int) -> tuple[int, int, bool]:

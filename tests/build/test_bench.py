@@ -81,6 +81,14 @@ def test_tail(tmp_path: Path) -> None:
             assert row["again_ns"] <= row["max_ns"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+def test_shared() -> None:
+    said = python("shared.py", "--quick")
+    for way in ("SharedBlockPool", "shared_memory", "Pipe", "SimpleQueue", "BlockPool"):
+        assert f"4 KiB  {way}" in said
+    assert "there and back, 4 KiB" in said
+
+
 def test_memory() -> None:
     """More than the pointers and the hash, less than a list of everything."""
     row = script(

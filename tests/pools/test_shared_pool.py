@@ -248,6 +248,9 @@ def test_shown(pool, other):
     handle = pickle.loads(pickle.dumps(block.handle))
     assert handle == block.handle
     assert type(handle) is ctxpool.BlockHandle
+    assert ctxpool.BlockHandle.from_bytes(handle.to_bytes()) == handle
+    with pytest.raises(ValueError, match="17 bytes, not 2"):
+        ctxpool.BlockHandle.from_bytes(b"xx")
     first, second = other.open(handle), other.open(handle)
     assert bytes(first.view[:2]) == b"ab"
     second.view[:2] = b"cd"

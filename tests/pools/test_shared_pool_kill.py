@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ctxpool._shared_support import BlockHandle
+from ctxpool import BlockHandle
 from ctxpool.errors import BlockReleasedError, PoolExhaustedError
 
 pytestmark = [
@@ -49,12 +49,11 @@ def busy(pool, wire, seed):
         elif what < 6 and mine:
             handle = mine.pop().send()
             with contextlib.suppress(BlockingIOError):
-                wire.send(b",".join(b"%d" % n for n in handle), socket.MSG_DONTWAIT)
+                wire.send(handle.to_bytes(), socket.MSG_DONTWAIT)
         elif what < 7:
             with contextlib.suppress(BlockingIOError, BlockReleasedError):
                 data = wire.recv(200, socket.MSG_DONTWAIT)
-                index = BlockHandle(*map(int, data.split(b",")))
-                mine.append(pool.open(index))
+                mine.append(pool.open(BlockHandle.from_bytes(data)))
                 mark(mine[-1], me)
         elif len(mine) > 2:
             mine.clear()
@@ -130,13 +129,13 @@ def test_the_maker_is_killed(impl):
             pool.send_fd(theirs)
             block = pool.acquire()
             block.view[:4] = b"abcd"
-            theirs.send(b"%d,%d,%d,0" % block.handle[:3])
+            theirs.send(block.handle.to_bytes())
             time.sleep(60)
         finally:
             os._exit(1)
     try:
         with impl.SharedBlockPool.receive(ours) as pool:
-            handle = BlockHandle(*map(int, ours.recv(200).split(b",")))
+            handle = BlockHandle.from_bytes(ours.recv(200))
             block = pool.open(handle)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)

@@ -93,6 +93,15 @@ A block of a shared pool, held by this process until it is released.
 
     **Thread-safety**: each call is atomic. What threads and processes write into the
     memory is theirs to order: sending a handle orders what was written before it.
+
+    Examples
+    --------
+    >>> pool = SharedBlockPool("4KiB", 2)
+    >>> block = pool.acquire()
+    >>> shown = pool.open(block.handle)        # here, or in any other process
+    >>> block.array("int32", 4)[:] = 7
+    >>> shown.array("int32", 2).tolist()
+    [7, 7]
     """
 
     def __init__(self):
@@ -413,7 +422,7 @@ Blocks of memory that several processes share, handed over without a copy.
     native, or all pure. A block's handle may be forged by whoever has the pool: it
     separates processes that trust each other.
 
-    Where it does not pay: messages below about 64 KiB, for which a pipe is as quick.
+    Where it does not pay: messages of a few KiB, which are as quick through a pipe.
 
     Examples
     --------

@@ -58,6 +58,15 @@ class SharedBlock:
 
     **Thread-safety**: each call is atomic. What threads and processes write into the
     memory is theirs to order: sending a handle orders what was written before it.
+
+    Examples
+    --------
+    >>> pool = SharedBlockPool("4KiB", 2)
+    >>> block = pool.acquire()
+    >>> shown = pool.open(block.handle)        # here, or in any other process
+    >>> block.array("int32", 4)[:] = 7
+    >>> shown.array("int32", 2).tolist()
+    [7, 7]
     """
 
     __slots__ = ("_forks", "_generation", "_index", "_lease", "_pool", "_view")

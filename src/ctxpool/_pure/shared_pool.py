@@ -113,7 +113,7 @@ class SharedBlockPool:
     native, or all pure. A block's handle may be forged by whoever has the pool: it
     separates processes that trust each other.
 
-    Where it does not pay: messages below about 64 KiB, for which a pipe is as quick.
+    Where it does not pay: messages of a few KiB, which are as quick through a pipe.
 
     Examples
     --------
