@@ -31,6 +31,7 @@
 #define F_SEAL_GROW   4
 #endif
 #define CLOEXEC_AND_SEALING 3u /* of memfd_create */
+#define NOEXEC_SEAL         8u /* Linux 6.3; some systems refuse to do without */
 #define SEALED              (F_SEAL_SHRINK | F_SEAL_GROW)
 #else
 #define SUPPORTED 0
@@ -389,7 +390,10 @@ cxp_shared_create(cxp_shared_pool *pool, size_t block_size, uint32_t blocks,
 #if SUPPORTED
     if (syscall(SYS_getrandom, &h.id, sizeof h.id, 0) != (long)sizeof h.id)
         return -1;
-    pool->fd = (int)syscall(SYS_memfd_create, "ctxpool", CLOEXEC_AND_SEALING);
+    unsigned flags = CLOEXEC_AND_SEALING | NOEXEC_SEAL;
+    pool->fd = (int)syscall(SYS_memfd_create, "ctxpool", flags);
+    if (pool->fd < 0 && errno == EINVAL)
+        pool->fd = (int)syscall(SYS_memfd_create, "ctxpool", CLOEXEC_AND_SEALING);
     if (pool->fd < 0 || ftruncate(pool->fd, (off_t)h.total) ||
         fcntl(pool->fd, F_ADD_SEALS, SEALED | F_SEAL_SEAL) ||
         pwrite(pool->fd, &h, sizeof h, 0) != (ssize_t)sizeof h)

@@ -33,9 +33,9 @@ def serve(pool, pipe, parent):
 
 
 def spawn():
-    """As an argument of a process of each kind; the child may go before the answer."""
+    """As an argument of a process; the child may go before its answer is read."""
     pool = SharedBlockPool("64KiB", 4, on_exhausted="wait", timeout=30)
-    for method in ("fork", "spawn", "forkserver"):
+    for method in ("fork", "spawn"):
         context = multiprocessing.get_context(method)
         ours, theirs = context.Pipe()
         child = context.Process(target=serve, args=(pool, theirs, pool.participant))
@@ -71,7 +71,7 @@ def in_worker(handle):
 def executor():
     """As an argument of an executor's initializer."""
     pool = SharedBlockPool("64KiB", 6, on_exhausted="wait", timeout=30)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     given = pool, pool.participant
     with ProcessPoolExecutor(2, context, begin, given) as workers:
         handles = []

@@ -204,5 +204,5 @@ class Machine(RuleBasedStateMachine):
 
 def test_model(impl):
     machine = type("Machine", (Machine,), {"impl": impl})
-    profile = settings(max_examples=settings().max_examples // 4)
+    profile = settings(max_examples=settings().max_examples // 8)
     run_state_machine_as_test(machine, settings=profile)

@@ -44,6 +44,7 @@ _MOST = 2**62
 # The kernel's numbers: an interpreter built with older headers lacks the names.
 _GETLK, _SETLK, _SETLKW = 36, 37, 38
 _ADD_SEALS, _GET_SEALS, _SEAL_SEAL, _SEALED = 1033, 1034, 1, 2 | 4
+_NOEXEC_SEAL = 8  # Linux 6.3; some systems refuse to do without
 _FLOCK = struct.Struct("hhqqi0q")
 _MUTEX = PARTICIPANTS  # the byte whose lock guards the words
 
@@ -132,7 +133,10 @@ class Segment:
         segment = cls()
         try:
             flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-            segment.fd = os.memfd_create("ctxpool", flags)
+            try:
+                segment.fd = os.memfd_create("ctxpool", flags | _NOEXEC_SEAL)
+            except OSError:
+                segment.fd = os.memfd_create("ctxpool", flags)
             os.ftruncate(segment.fd, head.total)
             fcntl.fcntl(segment.fd, _ADD_SEALS, _SEALED | _SEAL_SEAL)
             id_ = int.from_bytes(os.urandom(8), "little")
