@@ -50,6 +50,7 @@ NAMES = {
     "token_window": ["TokenWindow"],
     "lru_cache": ["LRUCache"],
     "cache": ["Cache"],
+    "shared_pool": ["SharedBlockPool"],
 }
 
 

@@ -16,6 +16,8 @@ CLASSES = [
     "LRUCache",
     "LazyProxy",
     "MarkovModel",
+    "SharedBlock",
+    "SharedBlockPool",
     "TokenWindow",
 ]
 PROTOCOLS = [

@@ -23,6 +23,8 @@ ENGINE = [
     "LRUCache",
     "LazyProxy",
     "MarkovModel",
+    "SharedBlock",
+    "SharedBlockPool",
     "TokenWindow",
 ]
 

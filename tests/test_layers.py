@@ -24,6 +24,7 @@ SHARED += ["_function_support"]
 SHARED += ["_lazy_support"]
 SHARED += ["_markov_support"]
 SHARED += ["_places"]
+SHARED += ["_shared_support"]
 LAYERS = {
     **dict.fromkeys(["errors", "stats", "sizes", "_include", *SHARED], BASE),
     **dict.fromkeys(["_native", "_pure"], ENGINE),

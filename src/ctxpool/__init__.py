@@ -3,6 +3,7 @@
 The engine, each of it native with a pure-Python twin of the same behaviour:
 
 - :class:`BlockPool`: equal blocks of memory, handed out and taken back in O(1).
+- :class:`SharedBlockPool`: blocks that processes hand to one another without a copy.
 - :class:`TokenWindow`: the last N tokens, always as one array.
 - :class:`LRUCache`: a mapping with a bound; :class:`Cache`: one with other policies
   than LRU.
@@ -29,10 +30,13 @@ from ._backend import (
     LazyProxy,
     LRUCache,
     MarkovModel,
+    SharedBlock,
+    SharedBlockPool,
     TokenWindow,
     backend,
 )
 from ._include import get_include
+from ._shared_support import BlockHandle
 from .sizes import parse_size
 from .stats import (
     BlockPoolStats,
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Block",
+    "BlockHandle",
     "BlockPool",
     "BlockPoolStats",
     "Cache",
@@ -66,6 +71,8 @@ __all__ = [
     "NumpyPool",
     "NumpyPoolStats",
     "SizeClassStats",
+    "SharedBlock",
+    "SharedBlockPool",
     "TokenWindow",
     "TokenWindowStats",
     "__version__",

@@ -20,6 +20,8 @@ __all__ = [
     "LRUCache",
     "LazyProxy",
     "MarkovModel",
+    "SharedBlock",
+    "SharedBlockPool",
     "TokenWindow",
     "backend",
 ]
@@ -33,6 +35,7 @@ _EXTENSIONS = (
     "lru_cache",
     "markov",
     "numpy_memory",
+    "shared_pool",
     "token_window",
 )
 
@@ -61,6 +64,7 @@ if TYPE_CHECKING or _pure:
     from ._pure.lazy_proxy import LazyProxy
     from ._pure.lru_cache import LRUCache
     from ._pure.markov import MarkovModel
+    from ._pure.shared_pool import SharedBlock, SharedBlockPool
     from ._pure.token_window import TokenWindow
 
     backend = "pure"
@@ -72,6 +76,7 @@ else:
         from ._native.lazy_proxy import LazyProxy
         from ._native.lru_cache import LRUCache
         from ._native.markov import MarkovModel
+        from ._native.shared_pool import SharedBlock, SharedBlockPool
         from ._native.token_window import TokenWindow
 
         backend = "native"
@@ -95,6 +100,7 @@ else:
         from ._pure.lazy_proxy import LazyProxy
         from ._pure.lru_cache import LRUCache
         from ._pure.markov import MarkovModel
+        from ._pure.shared_pool import SharedBlock, SharedBlockPool
         from ._pure.token_window import TokenWindow
 
         backend = "pure"

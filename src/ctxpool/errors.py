@@ -13,6 +13,7 @@ __all__ = [
     "PoolClosedError",
     "PoolExhaustedError",
     "PoolTimeoutError",
+    "SegmentError",
     "TokenRangeError",
     "ValueTooLargeError",
 ]
@@ -48,6 +49,8 @@ class CorruptionError(CtxPoolError, RuntimeError):
 
 class NativeOnlyError(CtxPoolError, NotImplementedError):
     """Something that only the native build can do was asked of the pure one."""
+class SegmentError(CtxPoolError, ValueError):
+    """A file descriptor holds no shared pool that this process can use."""
 
 
 class TokenRangeError(CtxPoolError, OverflowError):

@@ -8,6 +8,9 @@ __all__ = [
     "LRUCacheStats",
     "MemoryPoolStats",
     "NumpyPoolStats",
+    "SharedLoan",
+    "SharedParticipant",
+    "SharedPoolStats",
     "SizeClassStats",
     "TokenWindowStats",
 ]
@@ -323,3 +326,115 @@ class NumpyPoolStats(_Record):
         """Hits over requests; 0.0 before the first."""
         requests = self.hits + self.misses
         return self.hits / requests if requests else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPoolStats(_Record):
+    """A moment of a :class:`~ctxpool.SharedBlockPool`, over all its processes.
+
+    Counts are those of the participants that live, since each of them attached.
+
+    Attributes
+    ----------
+    name : str or None
+        The pool's name.
+    block_size : int
+        Bytes of a block.
+    blocks : int
+        Blocks, free or not.
+    in_use : int
+        Blocks that somebody holds, or that are in transit.
+    in_transit : int
+        Blocks that were sent and not yet opened.
+    mine : int
+        Blocks that this process holds, deferred ones included.
+    deferred : int
+        Blocks that this process released and whose memory it still reaches.
+    participants : int
+        Processes that are attached and live (one that attached twice counts twice).
+    acquires, opens, releases, sends : int
+        Blocks taken from the pool, opened from a handle, given back, sent.
+    waits : int
+        Acquires that had to wait.
+    exhausted : int
+        Acquires that failed for want of a block.
+    recovered : int
+        Blocks that came back because whoever had them died.
+    bytes : int
+        Bytes of the segment.
+    """
+
+    name: str | None
+    block_size: int
+    blocks: int
+    in_use: int
+    in_transit: int
+    mine: int
+    deferred: int
+    participants: int
+    acquires: int
+    opens: int
+    releases: int
+    sends: int
+    waits: int
+    exhausted: int
+    recovered: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SharedParticipant(_Record):
+    """One attachment of a process to a :class:`~ctxpool.SharedBlockPool`.
+
+    Attributes
+    ----------
+    number : int
+        By which a block can be sent to it.
+    pid : int
+        Its process, by the number it has in its own pid namespace.
+    alive : bool
+        False: it died, and what it held comes back at the next recovery.
+    me : bool
+        Whether it is this one.
+    age_s : float
+        Seconds since it attached.
+    holds, in_transit : int
+        Blocks that it holds, and that travel under its life.
+    acquires, opens, releases, sends : int
+        As in :class:`SharedPoolStats`.
+    """
+
+    number: int
+    pid: int
+    alive: bool
+    me: bool
+    age_s: float
+    holds: int
+    in_transit: int
+    acquires: int
+    opens: int
+    releases: int
+    sends: int
+
+
+@dataclass(frozen=True, slots=True)
+class SharedLoan(_Record):
+    """A block of a :class:`~ctxpool.SharedBlockPool` that is out.
+
+    Attributes
+    ----------
+    index, generation : int
+        The block, and which of its hand-outs.
+    age_s : float
+        Seconds since it was taken from the pool.
+    holders : tuple of int
+        The pids of those who hold it.
+    in_transit_of : int or None
+        The pid under whose life it travels.
+    """
+
+    index: int
+    generation: int
+    age_s: float
+    holders: tuple[int, ...]
+    in_transit_of: int | None

@@ -100,6 +100,12 @@ def test_touch(tmp_path: Path) -> None:
     rows = next(iter(json.loads(found.read_text()).values()))
     names = ["(control)", "BlockPool", "np.empty", "bytearray", "mmap", "SharedMemory"]
     assert [row["name"] for row in rows] == names
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+def test_shared() -> None:
+    said = python("shared.py", "--quick")
+    for way in ("SharedBlockPool", "shared_memory", "Pipe", "SimpleQueue", "BlockPool"):
+        assert f"4 KiB  {way}" in said
+    assert "there and back, 4 KiB" in said
 
 
 def test_memory() -> None:

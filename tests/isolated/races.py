@@ -48,6 +48,18 @@ def block_pool(pool: ctxpool.BlockPool) -> None:
             pool.trim()
 
 
+def shared_pool(pool: ctxpool.SharedBlockPool) -> None:
+    for i in range(ROUNDS):
+        block = pool.acquire()
+        block.view[0] = 1
+        array = block.array()
+        with pool.open(block.send()) as received:
+            received.view[1] = 1
+        del array
+        if i % 100 == 0:
+            repr(pool), pool.stats(), pool.loans(), pool.recover(), pool.available
+
+
 def token_window(window: ctxpool.TokenWindow) -> None:
     for i in range(ROUNDS):
         window.append(i)
@@ -85,6 +97,7 @@ assert not sys._is_gil_enabled()  # type: ignore[attr-defined]
 SHARED: list[tuple[Any, Callable[[Any], None]]] = [
     (ctxpool.BlockPool(64, 8, on_exhausted="wait", timeout=9), block_pool),
     (ctxpool.BlockPool(64, 1, on_exhausted="grow", max_blocks=9), block_pool),
+    (ctxpool.SharedBlockPool(64, 3, on_exhausted="wait", timeout=9), shared_pool),
     (ctxpool.TokenWindow(100), token_window),
     (ctxpool.TokenWindow(100, overflow="compact", sink=5), token_window),
     (ctxpool.LRUCache(50), lru_cache),
