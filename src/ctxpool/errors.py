@@ -9,6 +9,7 @@ __all__ = [
     "BlockReleasedError",
     "CorruptionError",
     "CtxPoolError",
+    "LeaseError",
     "PoolClosedError",
     "PoolExhaustedError",
     "PoolTimeoutError",
@@ -22,11 +23,11 @@ class CtxPoolError(Exception):
 
 
 class PoolExhaustedError(CtxPoolError, MemoryError):
-    """No block is free, and the pool may not make more."""
+    """No block or object is free, and the pool may not make more."""
 
 
 class PoolTimeoutError(PoolExhaustedError, TimeoutError):
-    """No block became free in time."""
+    """No block or object became free in time."""
 
 
 class PoolClosedError(CtxPoolError, ValueError):
@@ -39,6 +40,10 @@ class BlockReleasedError(CtxPoolError, ValueError):
 
 class BlockInUseError(CtxPoolError, BufferError):
     """A strict release found the block's memory still reachable."""
+
+
+class LeaseError(CtxPoolError, ValueError):
+    """The lease of an object has none: it was released, or is still to be awaited."""
 
 
 class CorruptionError(CtxPoolError, RuntimeError):

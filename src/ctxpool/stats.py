@@ -3,7 +3,13 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["BlockPoolStats", "LRUCacheStats", "TokenWindowStats"]
+__all__ = [
+    "BlockPoolStats",
+    "LRUCacheStats",
+    "ObjectPoolStats",
+    "PooledObject",
+    "TokenWindowStats",
+]
 
 
 class _Record:
@@ -133,3 +139,91 @@ class LRUCacheStats(_Record):
         """Hits over look-ups; 0.0 before the first look-up."""
         lookups = self.hits + self.misses
         return self.hits / lookups if lookups else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPoolStats(_Record):
+    """A moment of an :class:`~ctxpool.ObjectPool`; counts are since its construction.
+
+    Attributes
+    ----------
+    name : str or None
+        The pool's name.
+    size : int
+        Objects that exist, or are being made or disposed of.
+    idle : int
+        Those that wait in the pool.
+    in_use : int
+        Those that are out.
+    waiting : int
+        Threads and tasks that wait for one.
+    max_size : int
+        Objects that may exist.
+    peak : int
+        The most that were out at once.
+    acquires, releases : int
+        Objects that went out, and that came back or were discarded.
+    created, disposed : int
+        Objects that the factory made, and that the pool let go of.
+    failed : int
+        Calls of the factory that raised.
+    invalid : int
+        Objects that failed validation.
+    expired : int
+        Objects that were replaced or evicted for their age.
+    evicted : int
+        Objects that were evicted for being idle.
+    leaked : int
+        Objects that were out for longer than *leak_after*.
+    waits : int
+        Acquires that had to wait.
+    timeouts : int
+        Acquires that waited in vain.
+    """
+
+    name: str | None
+    size: int
+    idle: int
+    in_use: int
+    waiting: int
+    max_size: int
+    peak: int
+    acquires: int
+    releases: int
+    created: int
+    disposed: int
+    failed: int
+    invalid: int
+    expired: int
+    evicted: int
+    leaked: int
+    waits: int
+    timeouts: int
+
+
+@dataclass(frozen=True, slots=True)
+class PooledObject:
+    """An object of a pool, at a moment.
+
+    Attributes
+    ----------
+    object : Any
+        The object itself.
+    created : float
+        When it was made, in seconds since the epoch.
+    last_used : float
+        When it was last acquired or released, in seconds since the epoch.
+    uses : int
+        How often it was acquired.
+    in_use : bool
+        Whether it is out.
+    place : str or None
+        Where it was acquired, in a pool with *leak_after*, while it is out.
+    """
+
+    object: Any
+    created: float
+    last_used: float
+    uses: int
+    in_use: bool
+    place: str | None
