@@ -21,6 +21,7 @@ MODULES["cache"] = ["Cache"]
 MODULES["cached_function"] = ["CachedFunction", "CachedMethod"]
 MODULES["lazy_proxy"] = ["LazyProxy"]
 MODULES["markov"] = ["MarkovModel"]
+MODULES["object_pool"] = ["ObjectLease", "ObjectPool"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

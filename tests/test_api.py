@@ -16,6 +16,8 @@ CLASSES = [
     "LRUCache",
     "LazyProxy",
     "MarkovModel",
+    "ObjectLease",
+    "ObjectPool",
     "TokenWindow",
 ]
 PROTOCOLS = [

@@ -6,6 +6,7 @@ The engine, each of it native with a pure-Python twin of the same behaviour:
 - :class:`TokenWindow`: the last N tokens, always as one array.
 - :class:`LRUCache`: a mapping with a bound; :class:`Cache`: one with other policies
   than LRU.
+- :class:`ObjectPool`: expensive objects, lent out one by one.
 - :class:`LazyProxy`: an object loaded when it is first used.
 - :class:`MarkovModel`: learns the order of keys, and predicts the next ones.
 
@@ -26,15 +27,29 @@ from ._backend import (
     LazyProxy,
     LRUCache,
     MarkovModel,
+    ObjectLease,
+    ObjectPool,
     TokenWindow,
     backend,
 )
 from ._include import get_include
 from .sizes import parse_size
-from .stats import BlockPoolStats, LRUCacheStats, TokenWindowStats
+from .stats import (
+    BlockPoolStats,
+    LRUCacheStats,
+    ObjectPoolStats,
+    PooledObject,
+    TokenWindowStats,
+)
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .pools.manager import (
+        ResourceManager,
+        get_pooled_resource,
+        pooled_resource,
+        register_resource_type,
+    )
 
 __all__ = [
     "Block",
@@ -46,6 +61,11 @@ __all__ = [
     "LRUCacheStats",
     "LazyProxy",
     "MarkovModel",
+    "ObjectLease",
+    "ObjectPool",
+    "ObjectPoolStats",
+    "PooledObject",
+    "ResourceManager",
     "TokenWindow",
     "TokenWindowStats",
     "__version__",
@@ -53,16 +73,23 @@ __all__ = [
     "cached_method",
     "errors",
     "get_include",
+    "get_pooled_resource",
     "lru_cache",
     "parse_size",
+    "pooled_resource",
+    "register_resource_type",
     "ttl_cache",
 ]
 __version__ = "0.1.0"
 
 # What lies above the engine is loaded when it is first asked for.
 _LAZY = {
+    "ResourceManager": "pools.manager",
     "cached_method": "caches.decorators",
+    "get_pooled_resource": "pools.manager",
     "lru_cache": "caches.decorators",
+    "pooled_resource": "pools.manager",
+    "register_resource_type": "pools.manager",
     "ttl_cache": "caches.decorators",
 }
 

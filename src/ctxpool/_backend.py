@@ -20,6 +20,8 @@ __all__ = [
     "LRUCache",
     "LazyProxy",
     "MarkovModel",
+    "ObjectLease",
+    "ObjectPool",
     "TokenWindow",
     "backend",
 ]
@@ -32,6 +34,7 @@ _EXTENSIONS = (
     "lazy_proxy",
     "lru_cache",
     "markov",
+    "object_pool",
     "token_window",
 )
 
@@ -60,6 +63,7 @@ if TYPE_CHECKING or _pure:
     from ._pure.lazy_proxy import LazyProxy
     from ._pure.lru_cache import LRUCache
     from ._pure.markov import MarkovModel
+    from ._pure.object_pool import ObjectLease, ObjectPool
     from ._pure.token_window import TokenWindow
 
     backend = "pure"
@@ -71,6 +75,7 @@ else:
         from ._native.lazy_proxy import LazyProxy
         from ._native.lru_cache import LRUCache
         from ._native.markov import MarkovModel
+        from ._native.object_pool import ObjectLease, ObjectPool
         from ._native.token_window import TokenWindow
 
         backend = "native"
@@ -94,6 +99,7 @@ else:
         from ._pure.lazy_proxy import LazyProxy
         from ._pure.lru_cache import LRUCache
         from ._pure.markov import MarkovModel
+        from ._pure.object_pool import ObjectLease, ObjectPool
         from ._pure.token_window import TokenWindow
 
         backend = "pure"

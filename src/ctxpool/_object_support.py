@@ -49,11 +49,13 @@ __all__ = [
     "Settings",
     "acquire",
     "acquire_in_task",
+    "awaited",
     "close",
     "close_in_task",
     "closed_error",
     "described",
     "discard",
+    "entered",
     "evict",
     "finalize",
     "give_back",
@@ -398,6 +400,17 @@ async def acquire_in_task(pool: Any, timeout: Any) -> Any:
             give_up(pool, patience)
         lease = await wait_in_task(pool, patience)
     return await _ready(pool, lease)
+
+
+async def awaited(lease: Any) -> Any:
+    """A lease that was still to be awaited, with an object."""
+    lease._adopt(await acquire_in_task(lease.pool, lease._timeout))
+    return lease
+
+
+async def entered(lease: Any) -> Any:
+    """The object of such a lease."""
+    return (await awaited(lease)).object
 
 
 def give_up(pool: Any, patience: float) -> NoReturn:

@@ -144,7 +144,7 @@ class ObjectLease(Generic[T]):
 
     async def __aenter__(self) -> T:
         if self._state == _PENDING:
-            self._adopt(await support.acquire_in_task(self._pool, self._timeout))
+            await support.awaited(self)
         return self.object
 
     async def __aexit__(
@@ -162,8 +162,7 @@ class ObjectLease(Generic[T]):
 
     def __await__(self) -> Generator[Any, Any, ObjectLease[T]]:
         if self._state == _PENDING:
-            coroutine = support.acquire_in_task(self._pool, self._timeout)
-            self._adopt((yield from coroutine.__await__()))
+            yield from support.awaited(self).__await__()
         return self
 
     def __repr__(self) -> str:
@@ -600,17 +599,19 @@ class ObjectPool(Generic[T]):
     def __del__(self) -> None:
         if hasattr(self, "_settings") and not self._closed:
             self._closed = True
-            support.finalize(self._settings, [e.object for e in self._idle])
+            objects = [entry.object for entry in self._idle]
+            self._idle.clear()
+            support.finalize(self._settings, objects)
 
     # -- the hot path ------------------------------------------------------------------
 
     def _now(self) -> float:
-        """The time; that of the last event where the user's clock raises."""
+        """The time, or nan where the user's clock raises."""
         try:
             return self._settings.clock()  # type: ignore[no-any-return]
         except Exception as error:
             _unraisable.report(error)
-            return 0.0
+            return math.nan
 
     def _take(self) -> _Entry | None:
         """An idle object that nobody has to look at first, or None."""
