@@ -53,6 +53,7 @@ __all__ = [
     "close",
     "close_in_task",
     "closed_error",
+    "coroutine_error",
     "described",
     "discard",
     "entered",
@@ -64,6 +65,8 @@ __all__ = [
     "keep",
     "open_in_task",
     "open_pool",
+    "replaced",
+    "reset_failed",
     "restore",
     "statistics",
     "sweep",
@@ -213,15 +216,19 @@ def _drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 async def _call(settings: Settings, function: Any, *args: Any) -> Any:
     result = function(*args)
-    if result is None or result is True or not isinstance(result, Coroutine):
+    if not isinstance(result, Coroutine):
         return result
     if not settings.is_async:
-        result.close()
-        raise TypeError(
-            f"{function!r} gave {settings.label} a coroutine: "
-            "give it the coroutine function itself"
-        )
+        raise coroutine_error(settings, result)
     return await result
+
+
+def coroutine_error(settings: Settings, coroutine: Any) -> TypeError:
+    coroutine.close()
+    return TypeError(
+        f"{coroutine!r} was given to {settings.label}, which can't await it: "
+        "make it of a coroutine function"
+    )
 
 
 async def _dispose(pool: Any, obj: Any) -> None:
@@ -304,14 +311,17 @@ async def _usable(pool: Any, lease: Any) -> bool:
 
 
 async def _ready(pool: Any, lease: Any) -> Any:
-    """*lease* with an object that is fit for use; on an error its slot is free.
+    """*lease* with an object that is fit for use; on an error its slot is free."""
+    if not lease._held or not await _usable(pool, lease):
+        await _replace(pool, lease)
+    if pool._settings.leak_after != math.inf:
+        pool._mark(lease, _place())
+    return lease
 
-    One that is not fit is replaced in its own slot, so that who had his turn keeps it.
-    """
-    settings = pool._settings
+
+async def _replace(pool: Any, lease: Any) -> None:
+    """A new object, in the slot of one that is not fit: who had his turn keeps it."""
     if lease._held:
-        if await _usable(pool, lease):
-            return _handed_out(pool, lease)
         try:
             await _dispose(pool, pool._empty(lease))
         except BaseException:
@@ -320,8 +330,22 @@ async def _ready(pool: Any, lease: Any) -> Any:
     obj = await _make(pool, lease)
     if not pool._fill(lease, obj):
         await _dispose_reserved(pool, lease, obj)
-        raise closed_error(settings)
-    return _handed_out(pool, lease)
+        raise closed_error(pool._settings)
+
+
+def replaced(pool: Any, lease: Any) -> Any:
+    """*lease*, whose object failed validation, with a new one."""
+    pool._tally(INVALID)
+    _drive(_replace(pool, lease))
+    return lease
+
+
+def reset_failed(pool: Any, lease: Any, error: BaseException) -> None:
+    """Dispose of an object that can't be used again."""
+    discard(pool, lease)
+    if not isinstance(error, Exception):
+        raise error
+    _unraisable.report(error)
 
 
 async def _make(pool: Any, lease: Any) -> Any:
@@ -462,13 +486,9 @@ async def restore(pool: Any, lease: Any) -> None:
     if settings.reset is not None and not pool.closed:
         try:
             await _call(settings, settings.reset, lease.object)
-        except Exception as error:
-            _unraisable.report(error)
-            await _discard(pool, lease)
+        except BaseException as error:
+            reset_failed(pool, lease, error)
             return
-        except BaseException:
-            discard(pool, lease)
-            raise
     if not pool._push(lease):
         await _discard(pool, lease)
 

@@ -20,6 +20,7 @@ from libc.string cimport memset
 import time
 from asyncio import _get_running_loop
 from collections import deque
+from collections.abc import Coroutine
 from types import GenericAlias
 
 from ctxpool import _object_support as support
@@ -192,13 +193,22 @@ cdef object put_back(ObjectPool pool, cxp_entry *entry):
     """An object that is out becomes idle; or the task that sees to it."""
     if entry.foreign:
         return None
-    if not pool._slow_give and cxp_locked_give(
-        <PyObject *>pool, &pool.s, entry, pool._now()
-    ):
-        if pool.s.waiting:
-            pool._pass_on()
-        return None
-    return support.give_back(pool, holding(pool, entry))
+    if pool._slow_give:
+        if pool._reset is None or pool.s.closed:
+            return support.give_back(pool, holding(pool, entry))
+        # What restore() does, without a coroutine.
+        try:
+            result = pool._reset(<object>entry.obj)
+            if result is not None and isinstance(result, Coroutine):
+                raise support.coroutine_error(pool._settings, result)
+        except BaseException as error:
+            support.reset_failed(pool, holding(pool, entry), error)
+            return None
+    if not cxp_locked_give(<PyObject *>pool, &pool.s, entry, pool._now()):
+        return support.give_back(pool, holding(pool, entry))
+    if pool.s.waiting:
+        pool._pass_on()
+    return None
 
 
 # Its pool has to be there when it dies; cycles are broken by the pool.
@@ -463,6 +473,8 @@ Objects that are expensive to make, lent out one by one and used again.
     cdef object _clock       # None: that of C
     cdef object _waiters     # deque of Waiter
     cdef dict _by_id         # id of an object -> address of its first entry
+    cdef object _validate    # where it is a plain function, and nothing else is to do
+    cdef object _reset       # where it is a plain function
     cdef bint _slow_take     # each object has to be looked at first
     cdef bint _slow_give
     cdef uint64_t counts[9]  # by position in support.COUNTS
@@ -491,6 +503,10 @@ Objects that are expensive to make, lent out one by one and used again.
         self._clock = None if clock is monotonic else clock
         self._slow_take = validate is not None or settings.leak_after != INFINITY
         self._slow_give = reset is not None
+        if not settings.is_async:
+            self._reset = reset
+            if settings.leak_after == INFINITY:
+                self._validate = validate
         self._settings = settings
         support.open_pool(self)
 
@@ -542,6 +558,32 @@ Objects that are expensive to make, lent out one by one and used again.
         if self._loop is not None and _get_running_loop() is not self._loop:
             return NULL
         return cxp_locked_take(<PyObject *>self, &self.s, self._now())
+
+    cdef object _take_validated(self):
+        """What acquire() in ctxpool._object_support does with an idle object, without
+        a coroutine; or None, where it has more to do."""
+        cdef ObjectLease lease
+        cdef cxp_entry *entry
+        if self._validate is None:
+            return None
+        lease = blank(self)
+        entry = cxp_locked_take(<PyObject *>self, &self.s, self._now())
+        if entry == NULL:
+            return None
+        lease.entry = entry
+        lease.state = HELD
+        try:
+            good = self._validate(<object>entry.obj)
+            if good is True or (not isinstance(good, Coroutine) and good):
+                return lease
+            if isinstance(good, Coroutine):
+                raise support.coroutine_error(self._settings, good)
+        except Exception:
+            pass
+        except BaseException:
+            support.discard(self, lease)
+            raise
+        return support.replaced(self, lease)
 
     cdef int _unreserve(self) except -1:
         with cython.critical_section(self):  # its counters
@@ -646,7 +688,9 @@ Objects that are expensive to make, lent out one by one and used again.
             lease.entry = entry
             lease.state = HELD
             return lease
-        found = support.acquire(self, timeout, False)
+        found = self._take_validated()
+        if found is None:
+            found = support.acquire(self, timeout, False)
         if found is not None:
             return found
         lease.timeout_ = timeout
@@ -674,7 +718,10 @@ Objects that are expensive to make, lent out one by one and used again.
         """
         cdef cxp_entry *entry = self._take()
         if entry == NULL:
-            entry = detach(support.acquire(self, timeout, True))
+            found = self._take_validated()
+            if found is None:
+                found = support.acquire(self, timeout, True)
+            entry = detach(found)
         entry.by_lease = False
         return <object>entry.obj
 
