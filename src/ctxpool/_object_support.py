@@ -150,6 +150,7 @@ class Settings:
             "validate": validate,
             "dispose": dispose,
             "on_leak": on_leak,
+            "clock": clock,
         }
         for argument, callback in callbacks.items():
             if callback is not None and not callable(callback):
@@ -171,14 +172,12 @@ class Settings:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be text or None, not {name!r}")
         self.name = name
-        if not callable(clock):
-            raise TypeError(f"clock must be callable, not {clock!r}")
-        self.clock = clock
+        self.clock = time.monotonic if clock is None else clock
         self.lifo = bool(lifo)
         self.coroutines = [
             argument
             for argument, callback in (("factory", factory), *callbacks.items())
-            if argument != "on_leak" and _is_async(callback)
+            if argument not in ("on_leak", "clock") and _is_async(callback)
         ]
         self.is_async = bool(self.coroutines)
         self.loop: asyncio.AbstractEventLoop | None = None

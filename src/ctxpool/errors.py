@@ -14,6 +14,7 @@ __all__ = [
     "PoolExhaustedError",
     "PoolTimeoutError",
     "TokenRangeError",
+    "UnknownResourceError",
     "ValueTooLargeError",
 ]
 
@@ -56,3 +57,7 @@ class TokenRangeError(CtxPoolError, OverflowError):
 
 class ValueTooLargeError(CtxPoolError, ValueError):
     """A value is larger than the whole cache may be."""
+
+
+class UnknownResourceError(CtxPoolError, LookupError):
+    """No resource type of this name is registered."""

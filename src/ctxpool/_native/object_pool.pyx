@@ -17,7 +17,6 @@ from libc.math cimport INFINITY, NAN
 from libc.stdint cimport uint64_t, uint8_t
 from libc.string cimport memset
 
-import time
 from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Coroutine
@@ -88,7 +87,6 @@ cdef enum:
 cdef int WAITS = support.WAITS
 cdef int EXPIRED = support.EXPIRED
 cdef int EVICTED = support.EVICTED
-cdef object monotonic = time.monotonic
 
 
 @cython.final
@@ -375,7 +373,7 @@ cdef class ObjectPool:
     """ObjectPool(factory, initial_size=0, max_size=100, *, reset=None, validate=None,
     dispose=None, min_size=0, timeout=30.0, lifo=True, max_age=None, max_idle=600.0,
     cleanup_interval=300.0, leak_after=None, on_leak=None, name=None,
-    clock=time.monotonic)
+    clock=None)
 --
 
 Objects that are expensive to make, lent out one by one and used again.
@@ -429,8 +427,8 @@ Objects that are expensive to make, lent out one by one and used again.
         ResourceWarning.
     name : str, optional
         For errors and statistics.
-    clock : callable
-        Gives the time in seconds.
+    clock : callable, optional
+        Gives the time in seconds; :func:`time.monotonic` by default.
 
     Raises
     ------
@@ -487,7 +485,7 @@ Objects that are expensive to make, lent out one by one and used again.
     def __init__(self, factory, initial_size=0, max_size=100, *, reset=None,
                  validate=None, dispose=None, min_size=0, timeout=30.0, lifo=True,
                  max_age=None, max_idle=600.0, cleanup_interval=300.0,
-                 leak_after=None, on_leak=None, name=None, clock=monotonic):
+                 leak_after=None, on_leak=None, name=None, clock=None):
         if self._settings is not None:
             raise RuntimeError("this pool is made already: make another")
         settings = support.Settings(
@@ -500,7 +498,7 @@ Objects that are expensive to make, lent out one by one and used again.
         self.s.max_age = settings.max_age
         self.s.max_idle = settings.max_idle
         self.s.lifo = settings.lifo
-        self._clock = None if clock is monotonic else clock
+        self._clock = clock
         self._slow_take = validate is not None or settings.leak_after != INFINITY
         self._slow_give = reset is not None
         if not settings.is_async:

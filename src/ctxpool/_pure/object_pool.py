@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
@@ -272,8 +271,8 @@ class ObjectPool(Generic[T]):
         ResourceWarning.
     name : str, optional
         For errors and statistics.
-    clock : callable
-        Gives the time in seconds.
+    clock : callable, optional
+        Gives the time in seconds; :func:`time.monotonic` by default.
 
     Raises
     ------
@@ -318,7 +317,6 @@ class ObjectPool(Generic[T]):
         "_dropped",
         "_idle",
         "_lock",
-        "_locked",
         "_out",
         "_peak",
         "_releases",
@@ -349,7 +347,7 @@ class ObjectPool(Generic[T]):
         leak_after: float | None = None,
         on_leak: Callable[[T, float, str], Any] | None = None,
         name: str | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if hasattr(self, "_settings"):
             raise RuntimeError("this pool is made already: make another")
@@ -359,7 +357,6 @@ class ObjectPool(Generic[T]):
             name, clock,
         )  # fmt: skip
         self._lock = new_lock()
-        self._locked = _Locked(self)
         self._dropped: deque[tuple[int, _Entry | None]] = deque()
         self._settling = False
         self._waiters: deque[Waiter | TaskWaiter] = deque()
@@ -604,6 +601,10 @@ class ObjectPool(Generic[T]):
             support.finalize(self._settings, objects)
 
     # -- the hot path ------------------------------------------------------------------
+
+    @property
+    def _locked(self) -> _Locked:
+        return _Locked(self)  # kept, it would make a cycle
 
     def _now(self) -> float:
         """The time, or nan where the user's clock raises."""
