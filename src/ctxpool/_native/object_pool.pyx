@@ -73,6 +73,9 @@ cdef extern from "object_pool_impl.h":
     void cxp_lease_slots(object type, void (*dealloc)(PyObject *) noexcept,
                          void (*finalize)(PyObject *) noexcept)
     object cxp_new_reference(PyObject *op)
+    PyObject *cxp_stop_with(PyObject *value)
+    PyObject *cxp_stop(PyObject *self)
+    void cxp_set_next(object type, PyObject *(*next)(PyObject *) noexcept)
     void cxp_pool_slots(object type, object specimen, cxp_slots *slots)
 
 cdef extern from "Python.h":
@@ -96,7 +99,7 @@ cdef class _Done:
     def __await__(self):
         return self
 
-    def __next__(self):
+    def __next__(self):  # replaced below by what costs less
         raise StopIteration
 
 
@@ -325,10 +328,7 @@ An object of a pool, held until it is released.
             return support.awaited(self).__await__()
         return self
 
-    def __next__(self):
-        if self.entering:
-            self.entering = False
-            raise StopIteration(self._get())
+    def __next__(self):  # replaced below by lease_next()
         raise StopIteration(self)
 
     def __repr__(self):
@@ -603,16 +603,20 @@ Objects that are expensive to make, lent out one by one and used again.
                 return 0
             handed = False
             while not handed:
-                waiter = None
                 with cython.critical_section(self):  # as before
-                    if self.s.waiting:
-                        waiter = self._waiters.popleft()
-                        self.s.waiting -= 1
+                    waiter = self._next_waiter()
                 if waiter is None:
                     self._unclaim(lease)
                     return 0
                 handed = not waiter.gone and waiter.hand(lease)
         return 0
+
+    cdef object _next_waiter(self):
+        # Under the lock.
+        if not self.s.waiting:
+            return None
+        self.s.waiting -= 1
+        return self._waiters.popleft()
 
     cdef bint _claim_locked(self, ObjectLease lease, double now) noexcept:
         if self.s.closed:
@@ -1131,6 +1135,26 @@ cdef void free_entry(cxp_entry *entry) noexcept:
     Py_XDECREF(obj)
 
 
+cdef PyObject *lease_next(PyObject *op) noexcept:
+    """The end of an await: the object where ``async with`` awaits, else the lease."""
+    cdef bint entering = (<ObjectLease>op).entering
+    (<ObjectLease>op).entering = False
+    if (entering and CXP_HAS_GIL and (<ObjectLease>op).state == HELD
+            and (<ObjectLease>op).entry.obj != NULL):
+        return cxp_stop_with((<ObjectLease>op).entry.obj)
+    value = entered_with(<object>op) if entering else <object>op
+    return NULL if value is None else cxp_stop_with(<PyObject *>value)
+
+
+cdef object entered_with(ObjectLease lease):
+    try:
+        return lease._get()
+    except LeaseError:  # another thread released it
+        return None
+
+
+cxp_set_next(_Done, cxp_stop)
+cxp_set_next(ObjectLease, lease_next)
 cxp_lease_slots(ObjectLease, lease_dealloc, lease_finalize)
 cdef ObjectPool specimen = ObjectPool.__new__(ObjectPool)
 cxp_pool_slots(ObjectPool, specimen, &specimen.s)

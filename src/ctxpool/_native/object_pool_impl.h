@@ -201,6 +201,36 @@ cxp_lease_died(PyObject *lease)
     Py_TYPE(lease)->tp_free(lease);
 }
 
+/* ---- What an await gives at once: a StopIteration, and no traceback for it ---- */
+
+static inline PyObject *
+cxp_stop_with(PyObject *value)
+{
+    if (!PyTuple_Check(value) && !PyExceptionInstance_Check(value)) {
+        PyErr_SetObject(PyExc_StopIteration, value);
+        return NULL;
+    }
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
+    if (stop != NULL) {
+        PyErr_SetObject(PyExc_StopIteration, stop);
+        Py_DECREF(stop);
+    }
+    return NULL;
+}
+
+static PyObject *
+cxp_stop(PyObject *self)
+{
+    (void)self;
+    return NULL; /* no more, and with None */
+}
+
+static inline void
+cxp_set_next(PyObject *type, iternextfunc next)
+{
+    ((PyTypeObject *)type)->tp_iternext = next;
+}
+
 static inline void
 cxp_lease_slots(PyObject *type, destructor dealloc, destructor finalize)
 {
