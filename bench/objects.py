@@ -56,6 +56,10 @@ def pool_of(factory: Callable[[], Any], **options: Any) -> Any:
     return ObjectPool(factory, 1, 4, **options)
 
 
+def good(obj: Any) -> bool:
+    return True
+
+
 def pure_pool() -> Any:
     from ctxpool._pure.object_pool import ObjectPool
 
@@ -145,7 +149,7 @@ SYNC: Contenders = {
     ),
     "ours, reset + validate": (
         WITH,
-        lambda: {"pool": pool_of(object, reset=id, validate=id)},
+        lambda: {"pool": pool_of(bytearray, reset=bytearray.clear, validate=good)},
         None,
     ),
     "ours": (WITH, lambda: {"pool": pool_of(object)}, None),
@@ -157,7 +161,11 @@ def asynchronous(run: Any) -> Contenders:
         return lambda: {"pool": make(), "run": run}
 
     return {
-        "empty coroutines": ("async with pool: pass # await ", given(AsyncNothing), None),
+        "empty coroutines": (
+            "async with pool: pass # await ",
+            given(AsyncNothing),
+            None,
+        ),
         "asyncio.LifoQueue": (
             "o = await pool.get(); await pool.put(o)",
             given(lambda: filled(asyncio.LifoQueue())),
@@ -207,7 +215,9 @@ def printed(rows: list[dict[str, Any]], absent: list[str]) -> str:
         f"{row['name']:26}{row['median_ns']:12,.0f} ns {row['to_ours']:9,.2f} x ours"
         for row in rows
     ]
-    return "\n".join([*lines, *(f"{name:26}           - not installed" for name in absent)])
+    return "\n".join(
+        [*lines, *(f"{name:26}           - not installed" for name in absent)]
+    )
 
 
 def judged(
@@ -327,7 +337,9 @@ def real(quick: bool) -> Findings:
         taken: dict[str, list[int]] = {"unpooled": [], "pooled": []}
         ratios = []
         for i in range(rounds + 1):
-            turn = {s: latencies(steps[s], n) for s in sorted(steps, reverse=bool(i % 2))}
+            turn = {
+                s: latencies(steps[s], n) for s in sorted(steps, reverse=bool(i % 2))
+            }
             if i:  # the first warms up
                 for side, many in turn.items():
                     taken[side] += many
@@ -340,10 +352,12 @@ def real(quick: bool) -> Findings:
             row[f"{side}_p99.9_ns"] = many[int(len(many) * 0.999)]
         rows.append(row)
         loses = "" if row["ratio"] < 1 else "  <- a pool loses here"
+        p50, tail = (
+            f"{row['unpooled_' + what]:10,} -> {row['pooled_' + what]:10,} ns"
+            for what in ("p50_ns", "p99.9_ns")
+        )
         lines.append(
-            f"{name:28} p50 {row['unpooled_p50_ns']:9,} -> {row['pooled_p50_ns']:9,} ns"
-            f"   p99.9 {row['unpooled_p99.9_ns']:10,} -> {row['pooled_p99.9_ns']:10,} ns"
-            f"   {row['ratio']:6.2f} x{loses}"
+            f"{name:28} p50 {p50}   p99.9 {tail}   {row['ratio']:6.2f} x{loses}"
         )
         pool.close()
     bars += [

@@ -23,7 +23,7 @@ SHARED = ["_arguments", "_waiting", "_cache_support", "_pickling", "_unraisable"
 SHARED += ["_function_support"]
 SHARED += ["_lazy_support"]
 SHARED += ["_markov_support"]
-SHARED += ["_object_support", "_object_sweeper"]
+SHARED += ["_object_settings", "_object_support", "_object_sweeper"]
 LAYERS = {
     **dict.fromkeys(["errors", "stats", "sizes", "_include", *SHARED], BASE),
     **dict.fromkeys(["_native", "_pure"], ENGINE),

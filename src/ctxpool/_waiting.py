@@ -1,8 +1,8 @@
 """Who waits in a pool's queue for a block: a thread, or a task of asyncio.
 
-(Or for an object: an object pool hands over leases.) A block is handed over (``hand``), not raced for: first come, first served. Nothing here
-takes a lock that its caller could hold already, so that a finalizer may hand a block
-over from anywhere.
+(Or for an object: an object pool hands over leases.) A block is handed over (``hand``),
+not raced for: first come, first served. Nothing here takes a lock that its caller could
+hold already, so that a finalizer may hand a block over from anywhere.
 
 A pool has for it ``_enqueue`` (wait in turn, or take what came back just now),
 ``_withdraw`` (leave the queue), ``_take_back`` (a block that was handed over) and

@@ -120,7 +120,7 @@ def cycles():
     """Pools, leases and objects that know each other, in every order."""
     alive = []
     for how in range(32):
-        pool = ObjectPool(Thing if how & 1 else lambda: [], max_size=3)
+        pool = ObjectPool(Thing if how & 1 else list, max_size=3)
         lease, idle, plain = pool.acquire(), pool.acquire(), pool.get()
         for thing in (lease.object, idle.object, plain):
             if how & 1:

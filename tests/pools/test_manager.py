@@ -204,7 +204,9 @@ def test_close():
     disposed = []
     manager = ResourceManager()
     for name in "ab":
-        manager.register_resource_type(name, Thing, initial_size=1, dispose=disposed.append)
+        manager.register_resource_type(
+            name, Thing, initial_size=1, dispose=disposed.append
+        )
     lease = manager.get_pooled_resource("a")
     with manager:
         assert repr(manager) == "<ResourceManager of 2 types>"

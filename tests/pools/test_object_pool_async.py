@@ -474,13 +474,12 @@ def test_dropped_without_aclose(impl):
     async def dispose(thing):
         raise AssertionError("never called")
 
-    pool = impl.ObjectPool(Thing, dispose=dispose)
-
     async def main():
+        pool = impl.ObjectPool(Thing, dispose=dispose)
         async with pool.acquire():
             pass
+        return [pool]
 
-    asyncio.run(main())
+    pools = asyncio.run(main())
     with pytest.warns(ResourceWarning, match="1 idle objects are not disposed of"):
-        del main, pool
-        gc.collect()
+        pools.clear()

@@ -3,16 +3,16 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
 """The object pool: slots and leases in C, all else in ctxpool._object_support.
 
-A pool owns its objects, idle or out, through the entries of object_pool_impl.h; a lease
-borrows the entry, and keeps the pool alive. A lease is its own awaitable: ``async with``
-that need not wait makes no coroutine.
+A pool owns its objects, idle or out, through the entries of object_pool_impl.h; a
+lease borrows the entry, and keeps the pool alive. A lease is its own awaitable:
+``async with`` that need not wait makes no coroutine.
 """
 
 cimport cython
 from cpython.exc cimport PyErr_Fetch, PyErr_Restore
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.math cimport INFINITY, NAN
 from libc.stdint cimport uint64_t, uint8_t
 from libc.string cimport memset
@@ -190,6 +190,12 @@ cdef cxp_entry *detach(ObjectLease lease) except NULL:
     return NULL
 
 
+cdef cxp_entry *held(ObjectLease lease) except NULL:
+    if lease.state != HELD:
+        lease._refuse()
+    return lease.entry
+
+
 cdef object put_back(ObjectPool pool, cxp_entry *entry):
     """An object that is out becomes idle; or the task that sees to it."""
     if entry.foreign:
@@ -347,7 +353,7 @@ An object of a pool, held until it is released.
 
     # What ctxpool._object_support asks of a lease.
 
-    def _adopt(self, ObjectLease other):
+    def _adopt(self, ObjectLease other not None):
         # The lease, against a thread that awaits it too: the second gives back.
         with cython.critical_section(self):
             if self.state == PENDING:
@@ -585,7 +591,7 @@ Objects that are expensive to make, lent out one by one and used again.
 
     cdef int _unreserve(self) except -1:
         with cython.critical_section(self):  # its counters
-            self.s.n_reserved -= 1
+            self.s.n_reserved -= self.s.n_reserved > 0  # 0: forked in the factory
         if self.s.waiting:
             self._pass_on()
         return 0
@@ -699,7 +705,7 @@ Objects that are expensive to make, lent out one by one and used again.
         return lease
 
     def acquire_async(self, timeout=None):
-        """A lease for ``async with`` or ``await``: what waits is a task, not its thread.
+        """A lease for ``async with`` or ``await``: what waits is a task, no thread.
 
         As :meth:`acquire` otherwise, but all errors come from the ``await``.
         """
@@ -903,7 +909,7 @@ Objects that are expensive to make, lent out one by one and used again.
             raise support.closed_error(self._settings)
         return lease if claimed else None
 
-    def _unclaim(self, ObjectLease lease):
+    def _unclaim(self, ObjectLease lease not None):
         cdef cxp_entry *entry
         if lease.state == RESERVED:
             self._free(lease)
@@ -948,16 +954,16 @@ Objects that are expensive to make, lent out one by one and used again.
                 self._waiters.remove(waiter)
                 self.s.waiting -= 1
 
-    def _take_back(self, ObjectLease lease):
+    def _take_back(self, ObjectLease lease not None):
         self._unclaim(lease)
 
     def _give_up(self, patience):
         support.give_up(self, patience)
 
-    def _fill(self, ObjectLease lease, obj):
+    def _fill(self, ObjectLease lease not None, obj):
         return self._store(lease, obj, False)
 
-    def _stock(self, ObjectLease lease, obj):
+    def _stock(self, ObjectLease lease not None, obj):
         cdef bint stored = self._store(lease, obj, True)
         if self.s.waiting:
             self._pass_on()
@@ -983,7 +989,7 @@ Objects that are expensive to make, lent out one by one and used again.
                         entry.same = <cxp_entry *><size_t>same
                     Py_INCREF(obj)
                     entry.obj = <PyObject *>obj
-                    self.s.n_reserved -= 1
+                    self.s.n_reserved -= self.s.n_reserved > 0
                     if idle:
                         cxp_entry_link(&self.s.idle, entry)
                         self.s.n_idle += 1
@@ -1018,8 +1024,8 @@ Objects that are expensive to make, lent out one by one and used again.
             before.same = entry.same
         return 0
 
-    def _empty(self, ObjectLease lease):
-        cdef cxp_entry *entry = lease.entry
+    def _empty(self, ObjectLease lease not None):
+        cdef cxp_entry *entry = held(lease)
         obj = <object>entry.obj if entry.obj != NULL else None
         with cython.critical_section(self):  # against its other threads
             lease.state = RESERVED
@@ -1031,26 +1037,29 @@ Objects that are expensive to make, lent out one by one and used again.
         free_entry(entry)
         return obj
 
-    def _push(self, ObjectLease lease):
-        if not cxp_locked_give(<PyObject *>self, &self.s, lease.entry, self._now()):
+    def _push(self, ObjectLease lease not None):
+        if not cxp_locked_give(<PyObject *>self, &self.s, held(lease), self._now()):
             return False
         lease.state = DEAD
         if self.s.waiting:
             self._pass_on()
         return True
 
-    def _free(self, ObjectLease lease):
+    def _free(self, ObjectLease lease not None):
         if lease.state == RESERVED:
             lease.state = DEAD
             self._unreserve()
 
-    def _age(self, ObjectLease lease):
-        return self._now() - lease.entry.created
+    def _age(self, ObjectLease lease not None):
+        return self._now() - held(lease).created
 
-    def _mark(self, ObjectLease lease, place):
-        cdef PyObject *old = lease.entry.place
+    def _mark(self, ObjectLease lease not None, place):
+        cdef cxp_entry *entry = held(lease)
+        cdef PyObject *old
         Py_INCREF(place)
-        lease.entry.place = <PyObject *>place
+        with cython.critical_section(self):  # against a thread that reads it
+            old = entry.place
+            entry.place = <PyObject *>place
         Py_XDECREF(old)
 
     def _tally(self, int count):

@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Generic, NoReturn, SupportsIndex, TypeVar
 
 from ctxpool import _object_support as support
 from ctxpool import _unraisable
 from ctxpool._pure.locks import new_lock
+from ctxpool._pure.object_lease import (
+    DEAD,
+    HELD,
+    PENDING,
+    RESERVED,
+    Entry,
+    ObjectLease,
+    make_lease,
+)
 from ctxpool._waiting import TaskWaiter, Waiter
-from ctxpool.errors import LeaseError
 from ctxpool.stats import ObjectPoolStats, PooledObject
 
 __all__ = ["ObjectLease", "ObjectPool"]
 
 T = TypeVar("T")
-
-_PENDING, _RESERVED, _HELD, _DEAD = range(4)
-
-
-class _Entry:
-    """An object of the pool, and what is known of it."""
-
-    __slots__ = ("by_lease", "created", "foreign", "object", "place", "since", "told", "uses")
-
-    def __init__(self, obj: Any, created: float) -> None:
-        self.object = obj
-        self.created = self.since = created
-        self.uses = 0
-        self.by_lease = True
-        self.told = False
-        self.foreign = False  # the parent's, in a forked child
-        self.place: str | None = None
 
 
 class _Locked:
@@ -53,170 +44,6 @@ class _Locked:
         self._pool._lock.release()
         if self._pool._dropped:
             self._pool._settle()
-
-
-class ObjectLease(Generic[T]):
-    """An object of a pool, held until it is released.
-
-    Made by :meth:`ObjectPool.acquire` and :meth:`ObjectPool.acquire_async` only. It
-    gives its object back on :meth:`release`, at the end of ``with`` or ``async with``
-    (both give the object itself, not the lease), or when the last reference to the
-    lease dies. A released lease is dead: its object may be somebody else's by then.
-
-    A lease that is still to be awaited has no object yet; ``await lease`` gives the
-    lease, with one.
-
-    **Thread-safety**: each call is atomic. Two threads that release one lease: one of
-    them gets the error.
-    """
-
-    __slots__ = ("_entry", "_pool", "_state", "_timeout")
-
-    _pool: ObjectPool[T]
-    _entry: _Entry | None
-    _state: int
-    _timeout: float | None
-
-    def __new__(cls) -> ObjectLease[T]:
-        raise TypeError("leases are made by ObjectPool.acquire()")
-
-    def __init_subclass__(cls) -> None:
-        raise TypeError("type 'ctxpool.ObjectLease' is not an acceptable base type")
-
-    @property
-    def object(self) -> T:
-        """The object; LeaseError where the lease has none. O(1)."""
-        entry = self._entry
-        if self._state != _HELD or entry is None:
-            self._refuse()
-        return entry.object  # type: ignore[no-any-return]
-
-    @property
-    def pool(self) -> ObjectPool[T]:
-        """The pool that the object belongs to."""
-        return self._pool
-
-    @property
-    def released(self) -> bool:
-        """Whether the object was given back."""
-        return self._state == _DEAD
-
-    def release(self) -> None:
-        """Give the object back. O(1), and the pool's *reset*.
-
-        In a pool with coroutine functions, what they do is done by a task.
-
-        Raises
-        ------
-        LeaseError
-            The lease has no object: it was released before, or is still to be awaited.
-        """
-        pool, entry = self._pool, self._detach()
-        if not pool._put_back(entry):
-            support.give_back(pool, _lease(pool, _HELD, entry))
-
-    def discard(self) -> None:
-        """Dispose of the object, which is broken, instead of giving it back.
-
-        Raises
-        ------
-        LeaseError
-            The lease has no object.
-        """
-        pool, entry = self._pool, self._detach()
-        if not entry.foreign:
-            support.discard(pool, _lease(pool, _HELD, entry))
-
-    def __enter__(self) -> T:
-        if self._state == _PENDING:
-            self._adopt(support.acquire(self._pool, self._timeout, True))
-        return self.object
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if self._state == _HELD:
-            self.release()
-
-    async def __aenter__(self) -> T:
-        if self._state == _PENDING:
-            await support.awaited(self)
-        return self.object
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if self._state == _HELD:
-            pool, entry = self._pool, self._detach()
-            if not pool._put_back(entry):
-                await support.keep(
-                    support.give_back(pool, _lease(pool, _HELD, entry))
-                )
-
-    def __await__(self) -> Generator[Any, Any, ObjectLease[T]]:
-        if self._state == _PENDING:
-            yield from support.awaited(self).__await__()
-        return self
-
-    def __repr__(self) -> str:
-        entry = self._entry
-        if self._state == _PENDING:
-            return "<ObjectLease, to be awaited>"
-        if self._state != _HELD or entry is None:
-            return "<ObjectLease, released>"
-        return f"<ObjectLease of {entry.object!r}>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("cannot pickle an ObjectLease: it is good in this process only")
-
-    def __del__(self) -> None:
-        if self._state in (_RESERVED, _HELD):
-            state, self._state = self._state, _DEAD
-            self._pool._dropped.append((state, self._entry))
-            self._pool._settle()
-
-    def _refuse(self) -> NoReturn:
-        if self._state == _PENDING:
-            raise LeaseError("the lease has no object yet: use `async with` or `await`")
-        raise LeaseError("the lease was released")
-
-    def _detach(self) -> _Entry:
-        with self._pool._locked:
-            entry = self._entry
-            if self._state == _HELD and entry is not None:
-                self._state, self._entry = _DEAD, None
-                return entry
-        self._refuse()
-
-    def _adopt(self, other: ObjectLease[T]) -> None:
-        """Take over what *other* holds."""
-        with self._pool._locked:
-            if self._state == _PENDING:
-                self._entry, other._entry = other._entry, None
-                self._state, other._state = _HELD, _DEAD
-        # Or two awaited it at once: the second has something to give back.
-
-    @property
-    def _held(self) -> bool:
-        return self._state == _HELD
-
-
-def _lease(
-    pool: ObjectPool[Any],
-    state: int,
-    entry: _Entry | None = None,
-    timeout: float | None = None,
-) -> ObjectLease[Any]:
-    lease: ObjectLease[Any] = object.__new__(ObjectLease)
-    lease._pool, lease._state, lease._entry = pool, state, entry
-    lease._timeout = timeout
-    return lease
 
 
 class ObjectPool(Generic[T]):
@@ -357,13 +184,13 @@ class ObjectPool(Generic[T]):
             name, clock,
         )  # fmt: skip
         self._lock = new_lock()
-        self._dropped: deque[tuple[int, _Entry | None]] = deque()
+        self._dropped: deque[tuple[int, Entry | None]] = deque()
         self._settling = False
         self._waiters: deque[Waiter | TaskWaiter] = deque()
-        self._by_id: dict[int, list[_Entry]] = {}
+        self._by_id: dict[int, list[Entry]] = {}
         # In the order they came in: the oldest is the first.
-        self._idle: dict[_Entry, None] = {}
-        self._out: dict[_Entry, None] = {}
+        self._idle: dict[Entry, None] = {}
+        self._out: dict[Entry, None] = {}
         self._reserved = self._peak = self._acquires = self._releases = 0
         self._counts = [0] * len(support.COUNTS)
         self._closed = False
@@ -403,19 +230,19 @@ class ObjectPool(Generic[T]):
         """
         entry = self._take()
         if entry is not None:
-            return _lease(self, _HELD, entry)
+            return make_lease(self, HELD, entry)
         lease = support.acquire(self, timeout, False)
-        return _lease(self, _PENDING, None, timeout) if lease is None else lease
+        return make_lease(self, PENDING, None, timeout) if lease is None else lease
 
     def acquire_async(self, timeout: float | None = None) -> ObjectLease[T]:
-        """A lease for ``async with`` or ``await``: what waits is a task, not its thread.
+        """A lease for ``async with`` or ``await``: what waits is a task, no thread.
 
         As :meth:`acquire` otherwise, but all errors come from the ``await``.
         """
         entry = self._take()
         if entry is not None:
-            return _lease(self, _HELD, entry)
-        return _lease(self, _PENDING, None, timeout)
+            return make_lease(self, HELD, entry)
+        return make_lease(self, PENDING, None, timeout)
 
     def get(self, timeout: float | None = None) -> T:
         """An object without a lease, to be given back by :meth:`put`.
@@ -441,7 +268,7 @@ class ObjectPool(Generic[T]):
         """
         entry = self._got(obj)
         if not self._put_back(entry):
-            support.give_back(self, _lease(self, _HELD, entry))
+            support.give_back(self, make_lease(self, HELD, entry))
 
     def discard(self, obj: T) -> None:
         """Dispose of an object that :meth:`get` gave, instead of putting it back.
@@ -451,7 +278,7 @@ class ObjectPool(Generic[T]):
         ValueError
             As :meth:`put`.
         """
-        support.discard(self, _lease(self, _HELD, self._got(obj)))
+        support.discard(self, make_lease(self, HELD, self._got(obj)))
 
     # -- the pool's life ---------------------------------------------------------------
 
@@ -528,7 +355,7 @@ class ObjectPool(Generic[T]):
     @property
     def name(self) -> str | None:
         """The pool's name."""
-        return self._settings.name  # type: ignore[no-any-return]
+        return self._settings.name
 
     @property
     def max_size(self) -> int:
@@ -609,12 +436,12 @@ class ObjectPool(Generic[T]):
     def _now(self) -> float:
         """The time, or nan where the user's clock raises."""
         try:
-            return self._settings.clock()  # type: ignore[no-any-return]
+            return self._settings.clock()
         except Exception as error:
             _unraisable.report(error)
             return math.nan
 
-    def _take(self) -> _Entry | None:
+    def _take(self) -> Entry | None:
         """An idle object that nobody has to look at first, or None."""
         settings = self._settings
         if settings.validate is not None or settings.leak_after != math.inf:
@@ -629,16 +456,16 @@ class ObjectPool(Generic[T]):
                 return None
             return self._take_idle(now)
 
-    def _next(self) -> _Entry:
+    def _next(self) -> Entry:
         return next(reversed(self._idle) if self._settings.lifo else iter(self._idle))
 
-    def _take_idle(self, now: float) -> _Entry:
+    def _take_idle(self, now: float) -> Entry:
         entry = self._next()
         del self._idle[entry]
         self._send_out(entry, now)
         return entry
 
-    def _send_out(self, entry: _Entry, now: float) -> None:
+    def _send_out(self, entry: Entry, now: float) -> None:
         self._out[entry] = None
         entry.since = now
         entry.uses += 1
@@ -646,13 +473,13 @@ class ObjectPool(Generic[T]):
         self._acquires += 1
         self._peak = max(self._peak, len(self._out))
 
-    def _put_back(self, entry: _Entry) -> bool:
+    def _put_back(self, entry: Entry) -> bool:
         """Whether an object that is out could be made idle without more ado."""
         if entry.foreign:
             return True
         return self._settings.reset is None and self._make_idle(entry)
 
-    def _make_idle(self, entry: _Entry) -> bool:
+    def _make_idle(self, entry: Entry) -> bool:
         now = self._now()
         with self._locked:
             if self._closed:
@@ -664,7 +491,7 @@ class ObjectPool(Generic[T]):
         self._pass_on()
         return True
 
-    def _got(self, obj: Any) -> _Entry:
+    def _got(self, obj: Any) -> Entry:
         """The entry of an object that is out by :meth:`get`, and is so no more."""
         with self._locked:
             same = self._by_id.get(id(obj), ())
@@ -690,10 +517,10 @@ class ObjectPool(Generic[T]):
             try:
                 while self._dropped:
                     state, entry = self._dropped.popleft()
-                    if state == _RESERVED:
-                        self._free(_lease(self, _RESERVED))
+                    if state == RESERVED:
+                        self._free(make_lease(self, RESERVED))
                     elif entry is not None and not self._put_back(entry):
-                        support.give_back(self, _lease(self, _HELD, entry))
+                        support.give_back(self, make_lease(self, HELD, entry))
             finally:
                 self._settling = False
 
@@ -723,10 +550,10 @@ class ObjectPool(Generic[T]):
         if self._closed:
             return None
         if self._idle:
-            return _lease(self, _HELD, self._take_idle(now))
+            return make_lease(self, HELD, self._take_idle(now))
         if self._size() < self._settings.max_size:
             self._reserved += 1
-            return _lease(self, _RESERVED)
+            return make_lease(self, RESERVED)
         return None
 
     def _claim(self) -> ObjectLease[T] | None:
@@ -738,17 +565,17 @@ class ObjectPool(Generic[T]):
 
     def _unclaim(self, lease: ObjectLease[T]) -> None:
         """Undo a claim, of an object that nobody saw."""
-        if lease._state == _RESERVED:
+        if lease._state == RESERVED:
             self._free(lease)
-        elif lease._state == _HELD and not self._make_idle(entry := lease._detach()):
-            support.discard(self, _lease(self, _HELD, entry))
+        elif lease._state == HELD and not self._make_idle(entry := lease._detach()):
+            support.discard(self, make_lease(self, HELD, entry))
 
     def _reserve(self, size: int) -> ObjectLease[T] | None:
         with self._locked:
             if self._closed or self._size() >= size:
                 return None
             self._reserved += 1
-            return _lease(self, _RESERVED)
+            return make_lease(self, RESERVED)
 
     def _enqueue(self, waiter: Waiter | TaskWaiter) -> None:
         now = self._now()
@@ -786,18 +613,18 @@ class ObjectPool(Generic[T]):
         with self._locked:
             if self._closed:
                 return False
-            entry = _Entry(obj, now)
+            entry = Entry(obj, now)
             self._by_id.setdefault(id(obj), []).append(entry)
-            self._reserved -= 1
+            self._reserved -= self._reserved > 0
             if idle:
                 self._idle[entry] = None
-                lease._state = _DEAD
+                lease._state = DEAD
             else:
                 self._send_out(entry, now)
-                lease._state, lease._entry = _HELD, entry
+                lease._state, lease._entry = HELD, entry
         return True
 
-    def _forget_entry(self, entry: _Entry) -> None:
+    def _forget_entry(self, entry: Entry) -> None:
         same = self._by_id[id(entry.object)]
         same.remove(entry)
         if not same:
@@ -806,8 +633,9 @@ class ObjectPool(Generic[T]):
     def _empty(self, lease: ObjectLease[T]) -> T:
         with self._locked:
             entry = lease._entry
-            assert lease._state == _HELD and entry is not None
-            lease._state, lease._entry = _RESERVED, None
+            assert lease._state == HELD
+            assert entry is not None
+            lease._state, lease._entry = RESERVED, None
             del self._out[entry]
             self._forget_entry(entry)
             self._releases += 1
@@ -819,14 +647,14 @@ class ObjectPool(Generic[T]):
         assert entry is not None
         if not self._make_idle(entry):
             return False
-        lease._state, lease._entry = _DEAD, None
+        lease._state, lease._entry = DEAD, None
         return True
 
     def _free(self, lease: ObjectLease[T]) -> None:
         with self._locked:
-            if lease._state == _RESERVED:
-                lease._state = _DEAD
-                self._reserved -= 1
+            if lease._state == RESERVED:
+                lease._state = DEAD
+                self._reserved -= self._reserved > 0  # 0: forked in the factory
         self._pass_on()
 
     def _age(self, lease: ObjectLease[T]) -> float:
@@ -863,7 +691,7 @@ class ObjectPool(Generic[T]):
             del self._idle[entry]
             self._forget_entry(entry)
             self._reserved += 1
-            return _lease(self, _RESERVED), entry.object
+            return make_lease(self, RESERVED), entry.object
 
     def _overdue(self, now: float) -> list[tuple[T, float, str | None]]:
         found = []

@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -146,12 +146,12 @@ class PooledResource:
         if inspect.isasyncgenfunction(function):
 
             async def async_generator(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-                async with manager.pool(name).acquire_async(timeout) as resource:
-                    async with contextlib.aclosing(
-                        bound(resource, args, kwargs)
-                    ) as items:
-                        async for item in items:
-                            yield item
+                async with (
+                    manager.pool(name).acquire_async(timeout) as resource,
+                    contextlib.aclosing(bound(resource, args, kwargs)) as items,
+                ):
+                    async for item in items:
+                        yield item
 
             wrapper = async_generator
         elif inspect.iscoroutinefunction(function):
@@ -163,7 +163,7 @@ class PooledResource:
             wrapper = coroutine
         elif inspect.isgeneratorfunction(function):
 
-            def generator(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
                 with manager.pool(name).acquire(timeout) as resource:
                     return (yield from bound(resource, args, kwargs))
 
@@ -244,7 +244,7 @@ class ResourceManager:
             "max_idle": max_idle,
             "cleanup_interval": cleanup_interval,
         }
-        self._defaults = {
+        self._defaults: dict[str, Any] = {
             argument: _from_environment(argument) if value is _DEFAULT else value
             for argument, value in given.items()
         }
