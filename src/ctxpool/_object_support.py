@@ -12,6 +12,7 @@ each of the pool's own steps is atomic:
 ========================= ======================================================
 ``_claim()``              a lease of an idle object, or of room for one, or None
 ``_reserve(size)``        a lease of room for one, up to so many, or None
+``_renew(lease)``         the same, as a lease that this thread made: see there
 ``_fill(lease, object)``  reserved -> held; False where the pool was closed
 ``_empty(lease)``         held -> reserved; the object
 ``_stock(lease, object)`` reserved -> idle; False where the pool was closed
@@ -297,7 +298,7 @@ def acquire(pool: Any, timeout: Any, blocking: bool) -> Any:
             give_up(pool, patience)
         if in_task:
             return None
-        lease = wait(pool, patience)
+        lease = pool._renew(wait(pool, patience))
     return _drive(_ready(pool, lease))
 
 
@@ -311,7 +312,7 @@ async def acquire_in_task(pool: Any, timeout: Any) -> Any:
     if lease is None:
         if not patience:
             give_up(pool, patience)
-        lease = await wait_in_task(pool, patience)
+        lease = pool._renew(await wait_in_task(pool, patience))
     return await _ready(pool, lease)
 
 

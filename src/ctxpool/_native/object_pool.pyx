@@ -921,6 +921,14 @@ Objects that are expensive to make, lent out one by one and used again.
             else:
                 support.discard(self, holding(self, entry))
 
+    def _renew(self, ObjectLease lease not None):
+        # See the twin. Nobody else has the lease.
+        cdef ObjectLease fresh = blank(self)
+        fresh.entry = lease.entry
+        fresh.state = lease.state
+        lease.state = DEAD
+        return fresh
+
     def _reserve(self, Py_ssize_t size):
         cdef ObjectLease lease = blank(self)
         with cython.critical_section(self):  # against its other threads

@@ -516,13 +516,21 @@ class ObjectPool(Generic[T]):
             self._lock.release()
             try:
                 while self._dropped:
-                    state, entry = self._dropped.popleft()
-                    if state == RESERVED:
-                        self._free(make_lease(self, RESERVED))
-                    elif entry is not None and not self._put_back(entry):
-                        support.give_back(self, make_lease(self, HELD, entry))
+                    self._settle_one()
+            except IndexError:  # another thread was faster
+                pass
             finally:
                 self._settling = False
+
+    def _settle_one(self) -> None:
+        state, entry = self._dropped.popleft()
+        try:
+            if state == RESERVED:
+                self._free(make_lease(self, RESERVED))
+            elif entry is not None and not self._put_back(entry):
+                support.give_back(self, make_lease(self, HELD, entry))
+        except BaseException as error:  # as of any finalizer
+            _unraisable.report(error)
 
     def _pass_on(self) -> None:
         """What there is to those who wait, first come, first served."""
@@ -569,6 +577,16 @@ class ObjectPool(Generic[T]):
             self._free(lease)
         elif lease._state == HELD and not self._make_idle(entry := lease._detach()):
             support.discard(self, make_lease(self, HELD, entry))
+
+    def _renew(self, lease: ObjectLease[T]) -> ObjectLease[T]:
+        """What another thread handed over, in a lease of this thread's own.
+
+        Without the GIL the last reference to an object that another thread made may
+        have to wait for that thread, and that thread for what the lease holds.
+        """
+        fresh: ObjectLease[T] = make_lease(self, lease._state, lease._entry)
+        lease._state, lease._entry = DEAD, None
+        return fresh
 
     def _reserve(self, size: int) -> ObjectLease[T] | None:
         with self._locked:
