@@ -22,6 +22,7 @@ MODULES["cached_function"] = ["CachedFunction", "CachedMethod"]
 MODULES["lazy_proxy"] = ["LazyProxy"]
 MODULES["markov"] = ["MarkovModel"]
 MODULES["shared_pool"] = ["SharedBlock", "SharedBlockPool"]
+MODULES["object_pool"] = ["ObjectLease", "ObjectPool"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -18,6 +18,8 @@ CLASSES = [
     "MarkovModel",
     "SharedBlock",
     "SharedBlockPool",
+    "ObjectLease",
+    "ObjectPool",
     "TokenWindow",
 ]
 PROTOCOLS = [

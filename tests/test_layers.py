@@ -25,6 +25,7 @@ SHARED += ["_lazy_support"]
 SHARED += ["_markov_support"]
 SHARED += ["_places"]
 SHARED += ["_shared_support"]
+SHARED += ["_object_settings", "_object_support", "_object_sweeper"]
 LAYERS = {
     **dict.fromkeys(["errors", "stats", "sizes", "_include", *SHARED], BASE),
     **dict.fromkeys(["_native", "_pure"], ENGINE),

@@ -30,6 +30,8 @@ from ._backend import (
     LazyProxy,
     LRUCache,
     MarkovModel,
+    ObjectLease,
+    ObjectPool,
     SharedBlock,
     SharedBlockPool,
     TokenWindow,
@@ -42,18 +44,24 @@ from .stats import (
     BlockPoolStats,
     LRUCacheStats,
     MemoryPoolStats,
+    NumpyPoolStats,
+    ObjectPoolStats,
+    PooledObject,
+    SharedPoolStats,
     SizeClassStats,
     TokenWindowStats,
 )
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
-    from .pools.sized import MemoryPool
-from .stats import NumpyPoolStats
-
-if TYPE_CHECKING:
-    from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .pools.manager import (
+        ResourceManager,
+        get_pooled_resource,
+        pooled_resource,
+        register_resource_type,
+    )
     from .pools.numpy import NumpyPool, numpy_pool
+    from .pools.sized import MemoryPool
 
 __all__ = [
     "Block",
@@ -70,9 +78,15 @@ __all__ = [
     "MemoryPoolStats",
     "NumpyPool",
     "NumpyPoolStats",
-    "SizeClassStats",
+    "ObjectLease",
+    "ObjectPool",
+    "ObjectPoolStats",
+    "PooledObject",
+    "ResourceManager",
     "SharedBlock",
     "SharedBlockPool",
+    "SharedPoolStats",
+    "SizeClassStats",
     "TokenWindow",
     "TokenWindowStats",
     "__version__",
@@ -80,15 +94,22 @@ __all__ = [
     "cached_method",
     "errors",
     "get_include",
+    "get_pooled_resource",
     "lru_cache",
     "numpy_pool",
     "parse_size",
+    "pooled_resource",
+    "register_resource_type",
     "ttl_cache",
 ]
 __version__ = "0.1.0"
 
 # What lies above the engine is loaded when it is first asked for.
 _LAZY = {
+    "ResourceManager": "pools.manager",
+    "get_pooled_resource": "pools.manager",
+    "pooled_resource": "pools.manager",
+    "register_resource_type": "pools.manager",
     "MemoryPool": "pools.sized",
     "NumpyPool": "pools.numpy",
     "cached_method": "caches.decorators",

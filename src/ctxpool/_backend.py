@@ -20,6 +20,8 @@ __all__ = [
     "LRUCache",
     "LazyProxy",
     "MarkovModel",
+    "ObjectLease",
+    "ObjectPool",
     "SharedBlock",
     "SharedBlockPool",
     "TokenWindow",
@@ -36,6 +38,7 @@ _EXTENSIONS = (
     "markov",
     "numpy_memory",
     "shared_pool",
+    "object_pool",
     "token_window",
 )
 
@@ -64,6 +67,7 @@ if TYPE_CHECKING or _pure:
     from ._pure.lazy_proxy import LazyProxy
     from ._pure.lru_cache import LRUCache
     from ._pure.markov import MarkovModel
+    from ._pure.object_pool import ObjectLease, ObjectPool
     from ._pure.shared_pool import SharedBlock, SharedBlockPool
     from ._pure.token_window import TokenWindow
 
@@ -76,6 +80,7 @@ else:
         from ._native.lazy_proxy import LazyProxy
         from ._native.lru_cache import LRUCache
         from ._native.markov import MarkovModel
+        from ._native.object_pool import ObjectLease, ObjectPool
         from ._native.shared_pool import SharedBlock, SharedBlockPool
         from ._native.token_window import TokenWindow
 
@@ -100,6 +105,7 @@ else:
         from ._pure.lazy_proxy import LazyProxy
         from ._pure.lru_cache import LRUCache
         from ._pure.markov import MarkovModel
+        from ._pure.object_pool import ObjectLease, ObjectPool
         from ._pure.shared_pool import SharedBlock, SharedBlockPool
         from ._pure.token_window import TokenWindow
 

@@ -1,8 +1,8 @@
 """Who waits in a pool's queue for a block: a thread, or a task of asyncio.
 
-A block is handed over (``hand``), not raced for: first come, first served. Nothing here
-takes a lock that its caller could hold already, so that a finalizer may hand a block
-over from anywhere.
+(Or for an object: an object pool hands over leases.) A block is handed over (``hand``),
+not raced for: first come, first served. Nothing here takes a lock that its caller could
+hold already, so that a finalizer may hand a block over from anywhere.
 
 A pool has for it ``_enqueue`` (wait in turn, or take what came back just now),
 ``_withdraw`` (leave the queue), ``_take_back`` (a block that was handed over) and
@@ -36,7 +36,7 @@ class Waiter:
     __slots__ = ("_forks", "_wake", "index")
 
     def __init__(self) -> None:
-        self.index: int | None = None
+        self.index: Any = None
         self._forks = _forks
         self._wake = threading.Lock()
         self._wake.acquire()
@@ -50,7 +50,7 @@ class Waiter:
         """Return when woken, or after *seconds*."""
         self._wake.acquire(timeout=-1 if seconds > threading.TIMEOUT_MAX else seconds)
 
-    def hand(self, index: int | None) -> bool:
+    def hand(self, index: Any) -> bool:
         """Wake it, with a block or without; False where that can't be."""
         self.index = index
         self._wake.release()
@@ -63,7 +63,7 @@ class TaskWaiter:
     __slots__ = ("_forks", "_loop", "future", "index")
 
     def __init__(self) -> None:
-        self.index: int | None = None
+        self.index: Any = None
         self._forks = _forks
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self._loop.create_future()
@@ -73,7 +73,7 @@ class TaskWaiter:
         """Whether nobody will run its task any more."""
         return self._forks != _forks or self._loop.is_closed()
 
-    def hand(self, index: int | None) -> bool:
+    def hand(self, index: Any) -> bool:
         """As :meth:`Waiter.hand`."""
         self.index = index
         try:
@@ -88,7 +88,7 @@ class TaskWaiter:
             self.future.set_result(None)
 
 
-def wait(pool: Any, patience: float) -> int:
+def wait(pool: Any, patience: float) -> Any:
     """Block this thread until *pool* hands it a block, for *patience* seconds."""
     waiter = Waiter()
     pool._enqueue(waiter)
@@ -101,10 +101,10 @@ def wait(pool: Any, patience: float) -> int:
         pool._withdraw(waiter)
     if waiter.index is None:
         pool._give_up(patience)
-    return waiter.index  # type: ignore[return-value]
+    return waiter.index
 
 
-async def wait_in_task(pool: Any, patience: float) -> int:
+async def wait_in_task(pool: Any, patience: float) -> Any:
     """Suspend this task until *pool* hands it a block, for *patience* seconds."""
     waiter = TaskWaiter()
     pool._enqueue(waiter)
@@ -119,7 +119,7 @@ async def wait_in_task(pool: Any, patience: float) -> int:
             raise
     if waiter.index is None:
         pool._give_up(patience)
-    return waiter.index  # type: ignore[return-value]
+    return waiter.index
 
 
 def _abandon(pool: Any, waiter: Waiter | TaskWaiter) -> None:

@@ -9,12 +9,14 @@ __all__ = [
     "BlockReleasedError",
     "CorruptionError",
     "CtxPoolError",
+    "LeaseError",
     "NativeOnlyError",
     "PoolClosedError",
     "PoolExhaustedError",
     "PoolTimeoutError",
     "SegmentError",
     "TokenRangeError",
+    "UnknownResourceError",
     "ValueTooLargeError",
 ]
 
@@ -24,11 +26,11 @@ class CtxPoolError(Exception):
 
 
 class PoolExhaustedError(CtxPoolError, MemoryError):
-    """No block is free, and the pool may not make more."""
+    """No block or object is free, and the pool may not make more."""
 
 
 class PoolTimeoutError(PoolExhaustedError, TimeoutError):
-    """No block became free in time."""
+    """No block or object became free in time."""
 
 
 class PoolClosedError(CtxPoolError, ValueError):
@@ -43,12 +45,18 @@ class BlockInUseError(CtxPoolError, BufferError):
     """A strict release found the block's memory still reachable."""
 
 
+class LeaseError(CtxPoolError, ValueError):
+    """The lease of an object has none: it was released, or is still to be awaited."""
+
+
 class CorruptionError(CtxPoolError, RuntimeError):
     """Debug mode found bytes written where nobody may write."""
 
 
 class NativeOnlyError(CtxPoolError, NotImplementedError):
     """Something that only the native build can do was asked of the pure one."""
+
+
 class SegmentError(CtxPoolError, ValueError):
     """A file descriptor holds no shared pool that this process can use."""
 
@@ -59,3 +67,7 @@ class TokenRangeError(CtxPoolError, OverflowError):
 
 class ValueTooLargeError(CtxPoolError, ValueError):
     """A value is larger than the whole cache may be."""
+
+
+class UnknownResourceError(CtxPoolError, LookupError):
+    """No resource type of this name is registered."""

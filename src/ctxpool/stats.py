@@ -8,6 +8,8 @@ __all__ = [
     "LRUCacheStats",
     "MemoryPoolStats",
     "NumpyPoolStats",
+    "ObjectPoolStats",
+    "PooledObject",
     "SharedLoan",
     "SharedParticipant",
     "SharedPoolStats",
@@ -438,3 +440,91 @@ class SharedLoan(_Record):
     age_s: float
     holders: tuple[int, ...]
     in_transit_of: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPoolStats(_Record):
+    """A moment of an :class:`~ctxpool.ObjectPool`; counts are since its construction.
+
+    Attributes
+    ----------
+    name : str or None
+        The pool's name.
+    size : int
+        Objects that exist, or are being made or disposed of.
+    idle : int
+        Those that wait in the pool.
+    in_use : int
+        Those that are out.
+    waiting : int
+        Threads and tasks that wait for one.
+    max_size : int
+        Objects that may exist.
+    peak : int
+        The most that were out at once.
+    acquires, releases : int
+        Objects that went out, and that came back or were discarded.
+    created, disposed : int
+        Objects that the factory made, and that the pool let go of.
+    failed : int
+        Calls of the factory that raised.
+    invalid : int
+        Objects that failed validation.
+    expired : int
+        Objects that were replaced or evicted for their age.
+    evicted : int
+        Objects that were evicted for being idle.
+    leaked : int
+        Objects that were out for longer than *leak_after*.
+    waits : int
+        Acquires that had to wait.
+    timeouts : int
+        Acquires that waited in vain.
+    """
+
+    name: str | None
+    size: int
+    idle: int
+    in_use: int
+    waiting: int
+    max_size: int
+    peak: int
+    acquires: int
+    releases: int
+    created: int
+    disposed: int
+    failed: int
+    invalid: int
+    expired: int
+    evicted: int
+    leaked: int
+    waits: int
+    timeouts: int
+
+
+@dataclass(frozen=True, slots=True)
+class PooledObject:
+    """An object of a pool, at a moment.
+
+    Attributes
+    ----------
+    object : Any
+        The object itself.
+    created : float
+        When it was made, in seconds since the epoch.
+    last_used : float
+        When it was last acquired or released, in seconds since the epoch.
+    uses : int
+        How often it was acquired.
+    in_use : bool
+        Whether it is out.
+    place : str or None
+        Where it was acquired, in a pool with *leak_after*, while it is out.
+    """
+
+    object: Any
+    created: float
+    last_used: float
+    uses: int
+    in_use: bool
+    place: str | None
