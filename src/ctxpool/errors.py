@@ -9,10 +9,13 @@ __all__ = [
     "BlockReleasedError",
     "CorruptionError",
     "CtxPoolError",
+    "FrameError",
+    "MemoryLimitError",
     "PoolClosedError",
     "PoolExhaustedError",
     "PoolTimeoutError",
     "TokenRangeError",
+    "TruncatedFrameError",
     "ValueTooLargeError",
 ]
 
@@ -43,6 +46,41 @@ class BlockInUseError(CtxPoolError, BufferError):
 
 class CorruptionError(CtxPoolError, RuntimeError):
     """Debug mode found bytes written where nobody may write."""
+
+
+class FrameError(CtxPoolError, ValueError):
+    """A pickle's frame is damaged, or asks for more than it may."""
+
+
+class TruncatedFrameError(FrameError, EOFError):
+    """A pickle's frame ends before its end."""
+
+
+class MemoryLimitError(CtxPoolError, MemoryError):
+    """More memory was wanted than a limit allows.
+
+    Attributes
+    ----------
+    wanted : int or None
+        Bytes; None where the allocator did not say.
+    available, limit : int
+        Bytes that there were, and that the limit is.
+    source : str
+        Who sets the limit.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        wanted: int | None = None,
+        available: int = 0,
+        limit: int = 0,
+        source: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.wanted, self.available = wanted, available
+        self.limit, self.source = limit, source
 
 
 class TokenRangeError(CtxPoolError, OverflowError):

@@ -1,0 +1,574 @@
+"""Files of any size, block by block, in memory that does not grow."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import os
+import queue
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from types import TracebackType
+from typing import Any, BinaryIO, SupportsIndex, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ctxpool import BlockPool
+from ctxpool._arguments import count, seconds
+from ctxpool.errors import PoolExhaustedError
+from ctxpool.sizes import parse_size
+
+from .limits import require_memory
+
+__all__ = ["FileBlocks", "iter_array", "map_blocks", "read_blocks"]
+
+R = TypeVar("R")
+_POLL = 0.002  # seconds between two looks for a block that came back
+_MOST = 1 << 20
+
+
+class _Source:
+    """A file that fills blocks, one after the other; used by one thread at a time."""
+
+    def __init__(self, file: Any) -> None:
+        self.owned = isinstance(file, str | bytes | os.PathLike)
+        self.name = os.fsdecode(file) if self.owned else getattr(file, "name", file)
+        if not self.owned and not hasattr(file, "readinto"):
+            raise TypeError(
+                f"file must be a path or a binary file with readinto(), not {file!r}"
+            )
+        self.file: BinaryIO = open(file, "rb", buffering=0) if self.owned else file
+        self.ended = False
+
+    def fill(self, array: npt.NDArray[np.uint8], begin: int, end: int) -> int:
+        """Read into ``array[begin:end]``, all or to the end; where the bytes end."""
+        memory = memoryview(array)
+        while begin < end and not self.ended:
+            n = self.file.readinto(memory[begin:end])  # type: ignore[attr-defined]
+            if n is None:
+                raise BlockingIOError(f"{self.name!r} is non-blocking, and has no data")
+            begin += n
+            self.ended = n == 0
+        return begin
+
+    def close(self) -> None:
+        if self.owned:
+            self.file.close()
+
+
+class FileBlocks:
+    """The blocks of a file, as writable memoryviews. Made by :func:`read_blocks`.
+
+    An iterator, an asynchronous iterator and a context manager. A view may be kept;
+    its block goes back to the pool when nothing reaches it any more.
+
+    **Thread-safety**: one thread or task at a time may ask for the next block; the
+    blocks themselves may be used and dropped by any.
+    """
+
+    def __init__(
+        self,
+        source: _Source,
+        pool: BlockPool,
+        *,
+        in_flight: int,
+        read_ahead: int,
+        headroom: int,
+        capacity: int,
+        delimiter: bytes | None,
+        timeout: float,
+    ) -> None:
+        self._source = source
+        self.pool = pool
+        self.in_flight = in_flight
+        self._read_ahead = read_ahead
+        self._headroom, self._capacity = headroom, capacity
+        self._delimiter = delimiter
+        self._timeout = timeout
+        # A token for each block that may be out. They come back from finalizers, which
+        # may run anywhere: a SimpleQueue allows for that, a semaphore does not.
+        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(in_flight):
+            self._tokens.put(None)
+        self._carry = b""
+        self._offset = 0  # of the next block's own bytes in the file
+        self._closed = False
+        self._executor: ThreadPoolExecutor | None = None
+        self._ahead: deque[tuple[npt.NDArray[np.uint8], Future[int]]] = deque()
+
+    # -- iteration ---------------------------------------------------------------------
+
+    def __iter__(self) -> FileBlocks:
+        return self
+
+    def __next__(self) -> memoryview:
+        if self._closed:
+            raise StopIteration
+        if self._ahead:
+            array, reading = self._ahead[0]
+            end = self._finish(reading.result)
+            self._ahead.popleft()
+        elif self._read_ahead:
+            self._start(self._prepare())
+            return next(self)
+        else:
+            array = self._prepare()
+            end = self._finish(
+                lambda: self._source.fill(array, self._headroom, self._capacity)
+            )
+        view = self._cut(array, end)
+        del array
+        if view is None:
+            raise StopIteration
+        self._top_up()
+        return view
+
+    def __aiter__(self) -> FileBlocks:
+        return self
+
+    async def __anext__(self) -> memoryview:
+        if self._closed:
+            raise StopAsyncIteration
+        if not self._ahead:
+            self._start(await self._prepare_async())
+        array, reading = self._ahead[0]
+        # Who is cancelled here leaves the read to the next who asks.
+        waiting = asyncio.wrap_future(reading)
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([waiting])
+        end = self._finish(reading.result)
+        self._ahead.popleft()
+        view = self._cut(array, end)
+        del array
+        if view is None:
+            raise StopAsyncIteration
+        self._top_up()
+        return view
+
+    # -- its end -----------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop reading, and close the file if it was opened here. Views stay good."""
+        self._closed = True
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(cancel_futures=True)
+        self._ahead.clear()
+        self._source.close()
+
+    def __enter__(self) -> FileBlocks:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        executor = self.__dict__.get("_executor")
+        source = self.__dict__.get("_source")
+        if source is None:
+            return
+        if executor is not None:
+            # This may be the reading thread: it can't wait for itself.
+            try:
+                executor.submit(source.close)
+            except RuntimeError:  # the interpreter ends, and its threads have ended
+                source.close()
+            executor.shutdown(wait=False)
+        else:
+            source.close()
+
+    def __repr__(self) -> str:
+        return f"<FileBlocks of {self._source.name!r}, at byte {self._offset}>"
+
+    # -- blocks ------------------------------------------------------------------------
+
+    def _prepare(self) -> npt.NDArray[np.uint8]:
+        """Room for a block, as an array that gives its token back when it dies."""
+        try:
+            self._tokens.get(block=False)
+        except queue.Empty:
+            gc.collect()  # an exception's frames may keep some
+            patience = None if self._timeout == math.inf else self._timeout
+            try:
+                self._tokens.get(timeout=patience)
+            except queue.Empty:
+                raise self._too_many() from None
+        try:
+            return self._owning(self.pool.empty())
+        except BaseException:
+            self._tokens.put(None)
+            raise
+
+    async def _prepare_async(self) -> npt.NDArray[np.uint8]:
+        until = time.monotonic() + self._timeout
+        while True:
+            try:
+                self._tokens.get(block=False)
+                break
+            except queue.Empty:
+                if time.monotonic() >= until:
+                    raise self._too_many() from None
+            await asyncio.sleep(_POLL)
+        try:
+            block = await self.pool.acquire_async()
+            array = block.array()
+            block.release()
+            return self._owning(array)
+        except BaseException:
+            self._tokens.put(None)
+            raise
+
+    def _owning(self, array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        weakref.finalize(array, self._tokens.put, None).atexit = False
+        return array
+
+    def _too_many(self) -> PoolExhaustedError:
+        waited = f" after {self._timeout:g} s" if self._timeout else ""
+        return PoolExhaustedError(
+            f"all {self.in_flight} blocks of {self._source.name!r} that may be out "
+            f"are still held{waited}: let go of some, copy what is to stay, or ask for "
+            f"a larger in_flight or timeout"
+        )
+
+    def _start(self, array: npt.NDArray[np.uint8]) -> None:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, "ctxpool-read-ahead")
+        source, begin, end = self._source, self._headroom, self._capacity
+        # In a box that is emptied, as an executor drops its arguments only after
+        # others know the result, and the block could seem to be held.
+        box = [array]
+        reading = self._executor.submit(lambda: source.fill(box.pop(), begin, end))
+        self._ahead.append((array, reading))
+
+    def _top_up(self) -> None:
+        """Read ahead as far as that can be done without waiting."""
+        while len(self._ahead) < self._read_ahead and not self._source.ended:
+            try:
+                self._tokens.get(block=False)
+            except queue.Empty:
+                return
+            block = None
+            try:
+                block = self.pool.try_acquire()
+                if block is None:
+                    return
+                array = block.array()
+                block.release()
+            finally:
+                if block is None:
+                    self._tokens.put(None)
+            self._start(self._owning(array))
+
+    def _finish(self, read: Callable[[], int]) -> int:
+        try:
+            return read()
+        except BaseException:
+            self.close()
+            raise
+
+    def _cut(self, array: npt.NDArray[np.uint8], end: int) -> memoryview | None:
+        """What of a block that was filled up to *end* is handed out."""
+        memory, carry = memoryview(array), self._carry
+        begin = self._headroom - len(carry)
+        memory[begin : self._headroom] = carry
+        own = end - self._headroom
+        self._offset += own
+        last = end < self._capacity
+        if self._delimiter is None:
+            if last:
+                self.close()
+            if own == 0:
+                return None
+            if self._headroom:
+                self._carry = bytes(memory[max(begin, end - self._headroom) : end])
+            return memory[begin:end]
+        if last:
+            self.close()
+            return memory[begin:end] if end > begin else None
+        stop = begin + _behind_last(memory[begin:end], self._delimiter)
+        if end - stop > self._headroom:
+            self.close()
+            raise ValueError(
+                f"a record of {self._source.name!r} is longer than "
+                f"max_record={self._headroom}: it begins at byte "
+                f"{self._offset - (end - stop)}"
+            )
+        self._carry = bytes(memory[stop:end])
+        return memory[begin:stop]
+
+
+def _behind_last(memory: memoryview, delimiter: bytes) -> int:
+    """Where the last *delimiter* ends, 0 if there is none. O(what is behind it)."""
+    size, tail = len(memory), 256
+    while True:
+        tail = min(2 * tail, size)
+        found = bytes(memory[size - tail :]).rfind(delimiter)
+        if found >= 0:
+            return size - tail + found + len(delimiter)
+        if tail == size:
+            return 0
+
+
+def read_blocks(
+    file: str | os.PathLike[str] | BinaryIO,
+    pool: BlockPool | None = None,
+    *,
+    block_size: SupportsIndex | str = "1MiB",
+    in_flight: int = 4,
+    read_ahead: int = 0,
+    overlap: int = 0,
+    delimiter: bytes | None = None,
+    max_record: SupportsIndex | str | None = None,
+    timeout: float | None = 0,
+) -> FileBlocks:
+    """A file of any size as blocks of memory that are used again and again.
+
+    Each is a writable memoryview over a pool block, into which the file was read;
+    nothing is copied, and the block goes back when nothing reaches it any more. Memory
+    is that of *in_flight* blocks, however large the file is.
+
+    Parameters
+    ----------
+    file : path or binary file
+        A file object needs ``readinto``, as those of ``open(..., "rb")`` and of
+        ``gzip`` have; it is read from where it stands and left open.
+    pool : BlockPool, optional
+        Shared with others perhaps; by default one of its own, of *in_flight* blocks.
+    block_size : int or str
+        Of the default pool.
+    in_flight : int
+        How many blocks may be out, those that are read ahead included. A loop holds
+        one while the next is read.
+    read_ahead : int
+        Blocks that a thread reads while others are worked on. It pays where reading
+        takes long and does not need the processor, as over a network; a local disk is
+        read ahead by the system itself.
+    overlap : int
+        Each block but the first begins with so many bytes of the end of the one
+        before: for windows and patterns that lie in two blocks.
+    delimiter : bytes, optional
+        Each block ends behind one, so that no record is cut: ``b"\\n"`` for lines.
+    max_record : int or str, optional
+        Bytes of the longest record, a quarter of a block by default; this room is
+        set aside in each block for a record's beginning.
+    timeout : float, optional
+        Seconds to wait for a block to come back when all *in_flight* are held, without
+        end with None. None are waited for by default: in a loop nobody would return
+        one.
+
+    Returns
+    -------
+    FileBlocks
+        For ``for`` and ``async for``, and for ``with``.
+
+    Raises
+    ------
+    PoolExhaustedError
+        When all blocks are held. Nothing is lost: let go of one and go on.
+    MemoryLimitError
+        There is no memory for the default pool.
+    ValueError
+        A record is longer than *max_record*.
+    OSError
+        As the file's.
+
+    Examples
+    --------
+    >>> import io
+    >>> text = io.BytesIO(b"to be\\nor not\\nto be\\n")
+    >>> for block in read_blocks(text, block_size=12, delimiter=b"\\n", max_record=6):
+    ...     print(bytes(block))
+    b'to be\\n'
+    b'or not\\n'
+    b'to be\\n'
+    """
+    in_flight = count("in_flight", in_flight, 1, _MOST)
+    read_ahead = count("read_ahead", read_ahead, 0, _MOST)
+    patience = seconds("timeout", timeout)
+    size = parse_size(block_size, "block_size") if pool is None else pool.block_size
+    if delimiter is None:
+        if max_record is not None:
+            raise ValueError(f"max_record={max_record!r} needs a delimiter")
+        headroom = count("overlap", overlap, 0, size - 1)
+    else:
+        if not isinstance(delimiter, bytes) or not delimiter:
+            raise ValueError(f"delimiter must be bytes, one at least: {delimiter!r}")
+        if overlap:
+            raise ValueError(f"overlap={overlap!r} and a delimiter exclude each other")
+        longest = size // 4 if max_record is None else parse_size(max_record, "max_record")
+        headroom = count("max_record", longest, 1, size - 1)
+    source = _Source(file)
+    try:
+        if pool is None:
+            require_memory(size * in_flight, f"reading {source.name!r}")
+            # A token is back a moment before its block is: so it waits for that.
+            pool = BlockPool(size, in_flight, on_exhausted="wait")
+    except BaseException:
+        source.close()
+        raise
+    return FileBlocks(
+        source,
+        pool,
+        in_flight=in_flight,
+        read_ahead=read_ahead,
+        headroom=headroom,
+        capacity=size,
+        delimiter=delimiter,
+        timeout=patience,
+    )
+
+
+def iter_array(
+    file: str | os.PathLike[str] | BinaryIO,
+    dtype: npt.DTypeLike,
+    pool: BlockPool | None = None,
+    *,
+    shape: int | tuple[int, ...] = (),
+    **options: Any,
+) -> Iterator[npt.NDArray[Any]]:
+    """A file of numbers as arrays of as many whole items as fit into a block.
+
+    Parameters
+    ----------
+    file, pool
+        As :func:`read_blocks`.
+    dtype : dtype
+        Of the numbers; records too, objects not.
+    shape : int or tuple of int
+        Of an item: ``(1080, 1920, 3)`` gives arrays of whole frames.
+    **options
+        *block_size*, *in_flight*, *read_ahead*, *timeout* of :func:`read_blocks`.
+
+    Yields
+    ------
+    numpy.ndarray
+        Of shape ``(n, *shape)``, writable, over the block. It may be kept, as one of
+        those in flight.
+
+    Raises
+    ------
+    ValueError
+        The file ends within an item, or a block is smaller than one.
+
+    Examples
+    --------
+    >>> import io
+    >>> numbers = io.BytesIO(np.arange(5, dtype="<i4").tobytes())
+    >>> [array.tolist() for array in iter_array(numbers, "<i4", block_size=10)]
+    [[0, 1], [2, 3], [4]]
+    """
+    dt = np.dtype(dtype)
+    if dt.hasobject or dt.itemsize == 0:
+        raise ValueError(f"a file holds no items of dtype {dt}")
+    dims = (shape,) if isinstance(shape, int) else tuple(shape)
+    item = dt.itemsize * math.prod(dims)
+    if item <= 0:
+        raise ValueError(f"an item of shape {shape!r} has no bytes")
+    for unfit in ("overlap", "delimiter", "max_record"):
+        if unfit in options:
+            raise TypeError(f"iter_array() takes no {unfit}")
+    blocks = read_blocks(file, pool, **options)
+    whole = blocks.pool.block_size // item * item
+    if not whole:
+        blocks.close()
+        raise ValueError(
+            f"an item of {item} bytes is larger than a block of "
+            f"{blocks.pool.block_size}"
+        )
+    blocks._capacity = whole
+    return _arrays(blocks, dt, dims, item)
+
+
+def _arrays(
+    blocks: FileBlocks, dtype: np.dtype[Any], dims: tuple[int, ...], item: int
+) -> Iterator[npt.NDArray[Any]]:
+    with blocks:
+        for view in blocks:
+            n, rest = divmod(len(view), item)
+            if n:
+                yield np.ndarray((n, *dims), dtype, view)
+            if rest:
+                raise ValueError(
+                    f"{blocks._source.name!r} ends with {rest} bytes that are no "
+                    f"whole item of {item}"
+                )
+            del view
+
+
+def map_blocks(
+    function: Callable[[Any], R],
+    blocks: Iterable[Any],
+    *,
+    workers: int | None = None,
+    in_flight: int | None = None,
+) -> Iterator[R]:
+    """``map(function, blocks)`` by threads, in order, with bounded blocks in flight.
+
+    Of use where *function* lets go of the GIL, as numpy, zlib and hashlib do on large
+    buffers, and on builds without one.
+
+    Parameters
+    ----------
+    function : callable
+        Of one block.
+    blocks : iterable
+        :func:`read_blocks` or :func:`iter_array`, or any other.
+    workers : int, optional
+        Threads; as many as there are processors by default.
+    in_flight : int, optional
+        Blocks that are taken before the first of their results is; by default one
+        fewer than :func:`read_blocks` allows, else twice the threads.
+
+    Yields
+    ------
+    The results. One that keeps its block keeps it from being used again, which ends in
+    :class:`~ctxpool.errors.PoolExhaustedError`.
+
+    Examples
+    --------
+    >>> import io
+    >>> list(map_blocks(len, read_blocks(io.BytesIO(bytes(10)), block_size=4)))
+    [4, 4, 2]
+    """
+    threads = os.cpu_count() or 1 if workers is None else count("workers", workers, 1, _MOST)
+    most = 2 * threads
+    if in_flight is not None:
+        most = count("in_flight", in_flight, 1, _MOST)
+    elif isinstance(blocks, FileBlocks):
+        most = max(1, min(most, blocks.in_flight - 1))
+    return _mapped(function, blocks, threads, most)
+
+
+def _mapped(
+    function: Callable[[Any], R], blocks: Iterable[Any], threads: int, most: int
+) -> Iterator[R]:
+    def call(box: list[Any]) -> R:
+        return function(box.pop())  # see FileBlocks._start
+
+    pending: deque[Future[R]] = deque()
+    executor = ThreadPoolExecutor(threads, "ctxpool-map")
+    try:
+        source = iter(blocks)
+        while True:
+            while len(pending) < most:
+                box = list(islice(source, 1))
+                if not box:
+                    most = 0  # no more to take
+                    break
+                pending.append(executor.submit(call, box))
+            if not pending:
+                return
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
