@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxpool.errors import MemoryLimitError, PoolClosedError, PoolExhaustedError
-from ctxpool.pools.files import iter_array, map_blocks, read_blocks
+from ctxpool.pools import iter_array, map_blocks, read_blocks
 
 
 class Slow(io.RawIOBase):
@@ -94,11 +94,12 @@ def test_out_is_in(impl, data, steps, size, in_flight, ahead, overlap, asynchron
     delimiter=st.sampled_from([b"\n", b"\r\n", b"abc"]),
     steps=st.lists(st.integers(1, 50), min_size=1, max_size=3),
     ends=st.booleans(),
+    size=st.sampled_from([60, 36, 21]),
 )
-def test_records_are_whole(impl, words, delimiter, steps, ends):
+def test_records_are_whole(impl, words, delimiter, steps, ends, size):
     words = [word.replace(delimiter[:1], b"") for word in words]
     data = delimiter.join(words) + (delimiter if ends else b"")
-    pool = impl.BlockPool(60, 2)
+    pool = impl.BlockPool(size, 2)
     blocks = read_blocks(
         Slow(data, steps), pool, in_flight=2, delimiter=delimiter, max_record=20
     )
@@ -112,9 +113,10 @@ def test_records_are_whole(impl, words, delimiter, steps, ends):
 def test_a_record_that_is_too_long(impl):
     pool = impl.BlockPool(64, 2)
     data = b"short\n" + b"x" * 100 + b"\n"
-    with read_blocks(
-        io.BytesIO(data), pool, delimiter=b"\n", max_record=16
-    ) as blocks, pytest.raises(ValueError, match="max_record=16: it begins at byte 6"):
+    with (
+        read_blocks(io.BytesIO(data), pool, delimiter=b"\n", max_record=16) as blocks,
+        pytest.raises(ValueError, match="max_record=16: it begins at byte 6"),
+    ):
         [bytes(block) for block in blocks]
     assert list(blocks) == []
     assert pool.in_use == 0
@@ -175,7 +177,7 @@ def test_bad_arguments(impl):
         read_blocks(7, pool)
 
 
-# -- in flight ---------------------------------------------------------------------------
+# -- in flight -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
@@ -186,9 +188,10 @@ def test_who_keeps_all_is_told(impl, ahead):
         io.BytesIO(bytes(range(100))), pool, in_flight=3, read_ahead=ahead
     )
     kept = []
+    for _ in range(3):
+        kept.append(next(blocks))
     with pytest.raises(PoolExhaustedError, match="all 3 blocks"):
-        while True:
-            kept.append(next(blocks))
+        next(blocks)
     assert len(kept) == pool.in_use == 3
     seen = b"".join(map(bytes, kept))
     kept.clear()
@@ -241,13 +244,10 @@ def test_a_pool_that_has_none(impl):
 def test_a_file_that_fails(impl, ahead):
     pool = impl.BlockPool(10, 4)
     blocks = read_blocks(Slow(bytes(100), fails_at=35), pool, read_ahead=ahead)
-    sizes = []
+    assert [len(next(blocks)) for _ in range(3)] == [10, 10, 10]
     with pytest.raises(OSError, match="disk is gone"):
-        for block in blocks:
-            sizes.append(len(block))
-    assert sizes == [10, 10, 10]
+        next(blocks)
     assert list(blocks) == []
-    del block
     gc.collect()
     assert pool.in_use == 0
 
@@ -261,7 +261,7 @@ def test_a_non_blocking_file(impl):
         next(read_blocks(Later(b""), impl.BlockPool(10, 2)))
 
 
-# -- asyncio -----------------------------------------------------------------------------
+# -- asyncio ---------------------------------------------------------------------------
 
 
 def test_a_cancelled_read_loses_nothing(impl):
@@ -322,7 +322,7 @@ def test_tasks_hold_blocks(impl):
     asyncio.run(main())
 
 
-# -- arrays ------------------------------------------------------------------------------
+# -- arrays ----------------------------------------------------------------------------
 
 
 def test_arrays(impl, tmp_path):
@@ -348,11 +348,10 @@ def test_arrays_that_do_not_fit(impl, tmp_path):
     path = tmp_path / "numbers"
     path.write_bytes(bytes(20))
     pool = impl.BlockPool(16, 3)
-    seen = []
+    arrays = iter_array(path, "f8", pool)
+    assert len(next(arrays)) == 2
     with pytest.raises(ValueError, match="ends with 4 bytes that are no whole item"):
-        for array in iter_array(path, "f8", pool):
-            seen.append(len(array))
-    assert seen == [2]
+        next(arrays)
     with pytest.raises(ValueError, match="larger than a block of 16"):
         iter_array(path, "f8", pool, shape=3)
     with pytest.raises(ValueError, match="no items of dtype object"):
@@ -363,7 +362,7 @@ def test_arrays_that_do_not_fit(impl, tmp_path):
         iter_array(path, "f8", pool, overlap=1)
 
 
-# -- threads -----------------------------------------------------------------------------
+# -- threads ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [1, 3, None])
@@ -399,19 +398,18 @@ def test_map_fails_and_ends(impl):
     assert list(map_blocks(str, range(5))) == list("01234")
     with pytest.raises(ValueError, match="workers must be from 1"):
         map_blocks(str, [], workers=0)
-    kept = []
+    blocks = read_blocks(io.BytesIO(bytes(100)), pool)
+    results = map_blocks(lambda block: block, blocks)
+    kept = [next(results)]
     with pytest.raises(PoolExhaustedError):
-        for result in map_blocks(
-            lambda block: block, read_blocks(io.BytesIO(bytes(100)), pool)
-        ):
-            kept.append(result)
+        kept += results
     kept.clear()
-    del result, results, blocks
+    del results, blocks
     gc.collect()
     assert pool.in_use == 0
 
 
-# -- memory ------------------------------------------------------------------------------
+# -- memory ----------------------------------------------------------------------------
 
 CONSTANT = """
 import resource, sys

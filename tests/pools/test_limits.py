@@ -44,9 +44,9 @@ def test_limit():
     with memory_limit("1GiB"):
         bytearray(1 << 20)
         assert available_memory().available <= 1 << 30
-    with pytest.raises(MemoryLimitError, match=r"beyond memory_limit\(67108864\)") as e:
-        with memory_limit("64MiB"):
-            np.ones(10**9)
+    beyond = r"beyond memory_limit\(67108864\)"
+    with pytest.raises(MemoryLimitError, match=beyond) as e, memory_limit("64MiB"):
+        np.ones(10**9)
     assert "Unable to allocate" in str(e.value)  # numpy's own words, with the size
     assert isinstance(e.value.__cause__, MemoryError)
     assert e.value.limit == 64 << 20

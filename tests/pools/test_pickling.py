@@ -230,7 +230,7 @@ def test_a_cancelled_load_keeps_no_block(impl):
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-# -- what is wrong -----------------------------------------------------------------------
+# -- what is wrong ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("checksum", [False, True])
@@ -298,7 +298,9 @@ def test_oversize(impl):
         lambda: loads(whole, pool, oversize="raise"),
         lambda: dumps(array, pool, oversize="raise"),
     ):
-        with pytest.raises(ValueError, match="8000 bytes is longer than a block of 256"):
+        with pytest.raises(
+            ValueError, match="8000 bytes is longer than a block of 256"
+        ):
             work()
         assert pool.in_use == 0
     with pytest.raises(ValueError, match="oversize must be one of"):

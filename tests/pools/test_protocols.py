@@ -51,7 +51,7 @@ async def until(condition):
         await asyncio.sleep(0.001)
 
 
-# -- the arena ---------------------------------------------------------------------------
+# -- the arena -------------------------------------------------------------------------
 
 
 def test_slices_follow_one_another(impl):
@@ -134,7 +134,7 @@ def test_what_is_no_pool():
         ReadArena("pool")
 
 
-# -- the protocol ------------------------------------------------------------------------
+# -- the protocol ----------------------------------------------------------------------
 
 
 def test_views_of_one_block(impl):
@@ -400,5 +400,3 @@ def test_arenas_end_with_their_connections(impl):
         assert len(arenas) == 0
 
     run(main())
-
-

@@ -92,7 +92,7 @@ class Fed:
         return reader
 
 
-# -- each way of reading -----------------------------------------------------------------
+# -- each way of reading ---------------------------------------------------------------
 
 
 def test_reads(impl):
@@ -324,7 +324,7 @@ def test_two_readers_at_once(impl):
     run(main())
 
 
-# -- any cut, any order of reads ---------------------------------------------------------
+# -- any cut, any order of reads -------------------------------------------------------
 
 reads = st.one_of(
     st.tuples(st.just("read"), st.integers(1, 200)),
@@ -437,7 +437,7 @@ def test_a_cancelled_read_loses_nothing(impl, kind):
     assert run(main()).in_use == 0
 
 
-# -- a dry pool --------------------------------------------------------------------------
+# -- a dry pool ------------------------------------------------------------------------
 
 
 def test_a_message_longer_than_the_pool(impl):
@@ -458,6 +458,11 @@ def test_a_message_longer_than_the_pool(impl):
     assert run(main()).in_use == 0
 
 
+async def everything(reader, kept):
+    async for chunk in reader:
+        kept.append(chunk)
+
+
 def test_a_consumer_that_keeps_all_stops_the_peer(impl):
     async def main():
         pool = impl.BlockPool(1024, 2, on_exhausted="wait", timeout=0.02)
@@ -465,8 +470,7 @@ def test_a_consumer_that_keeps_all_stops_the_peer(impl):
         data, kept = bytes(range(256)) * 4000, []
         sending = asyncio.create_task(send(peer, data))
         with pytest.raises(PoolTimeoutError):
-            async for chunk in reader:
-                kept.append(chunk)
+            await everything(reader, kept)
         assert sum(map(len, kept)) <= 2 * 1024 + 256
         assert not sending.done()
         seen = bytearray().join(kept)
@@ -475,14 +479,13 @@ def test_a_consumer_that_keeps_all_stops_the_peer(impl):
             seen += await reader.readany()
         assert seen == data
         await sending
-        del chunk
         await end(writer, peer)
         return pool
 
     assert run(main()).in_use == 0
 
 
-# -- servers -----------------------------------------------------------------------------
+# -- servers ---------------------------------------------------------------------------
 
 
 async def echo(reader, writer):

@@ -10,11 +10,11 @@ import queue
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from functools import partial
 from types import TracebackType
-from typing import Any, BinaryIO, SupportsIndex, TypeVar
+from typing import Any, BinaryIO, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,8 @@ from ctxpool.sizes import parse_size
 
 from .limits import require_memory
 
-__all__ = ["FileBlocks", "iter_array", "map_blocks", "read_blocks"]
+__all__ = ["FileBlocks", "read_blocks"]
 
-R = TypeVar("R")
 _POLL = 0.002  # seconds between two looks for a block that came back
 _MOST = 1 << 20
 
@@ -43,12 +42,14 @@ class _Source:
             raise TypeError(
                 f"file must be a path or a binary file with readinto(), not {file!r}"
             )
-        self.file: BinaryIO = open(file, "rb", buffering=0) if self.owned else file
+        self.file: BinaryIO = file
+        if self.owned:
+            self.file = open(file, "rb", buffering=0)  # noqa: SIM115 - close() does
         self.ended = False
 
     def fill(self, array: npt.NDArray[np.uint8], begin: int, end: int) -> int:
         """Read into ``array[begin:end]``, all or to the end; where the bytes end."""
-        memory = memoryview(array)
+        memory = memoryview(array)  # type: ignore[arg-type]
         while begin < end and not self.ended:
             n = self.file.readinto(memory[begin:end])  # type: ignore[attr-defined]
             if n is None:
@@ -108,48 +109,45 @@ class FileBlocks:
         return self
 
     def __next__(self) -> memoryview:
-        if self._closed:
-            raise StopIteration
-        if self._ahead:
-            array, reading = self._ahead[0]
-            end = self._finish(reading.result)
-            self._ahead.popleft()
-        elif self._read_ahead:
-            self._start(self._prepare())
-            return next(self)
-        else:
-            array = self._prepare()
-            end = self._finish(
-                lambda: self._source.fill(array, self._headroom, self._capacity)
-            )
-        view = self._cut(array, end)
-        del array
-        if view is None:
-            raise StopIteration
-        self._top_up()
-        return view
+        while not self._closed:
+            if self._read_ahead and not self._ahead:
+                self._start(self._prepare())
+            if self._ahead:
+                array, reading = self._ahead[0]
+                end = self._finish(reading.result)
+                self._ahead.popleft()
+            else:
+                array = self._prepare()
+                fill = partial(self._source.fill, array, self._headroom, self._capacity)
+                end = self._finish(fill)
+                del fill
+            view = self._cut(array, end)
+            del array
+            self._top_up()
+            if len(view):
+                return view
+        raise StopIteration
 
     def __aiter__(self) -> FileBlocks:
         return self
 
     async def __anext__(self) -> memoryview:
-        if self._closed:
-            raise StopAsyncIteration
-        if not self._ahead:
-            self._start(await self._prepare_async())
-        array, reading = self._ahead[0]
-        # Who is cancelled here leaves the read to the next who asks.
-        waiting = asyncio.wrap_future(reading)
-        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait([waiting])
-        end = self._finish(reading.result)
-        self._ahead.popleft()
-        view = self._cut(array, end)
-        del array
-        if view is None:
-            raise StopAsyncIteration
-        self._top_up()
-        return view
+        while not self._closed:
+            if not self._ahead:
+                self._start(await self._prepare_async())
+            array, reading = self._ahead[0]
+            # Who is cancelled here leaves the read to the next who asks.
+            waiting = asyncio.wrap_future(reading)
+            waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.wait([waiting])
+            end = self._finish(reading.result)
+            self._ahead.popleft()
+            view = self._cut(array, end)
+            del array
+            self._top_up()
+            if len(view):
+                return view
+        raise StopAsyncIteration
 
     # -- its end -----------------------------------------------------------------------
 
@@ -253,7 +251,11 @@ class FileBlocks:
 
     def _top_up(self) -> None:
         """Read ahead as far as that can be done without waiting."""
-        while len(self._ahead) < self._read_ahead and not self._source.ended:
+        while (
+            not self._closed
+            and len(self._ahead) < self._read_ahead
+            and not self._source.ended
+        ):
             try:
                 self._tokens.get(block=False)
             except queue.Empty:
@@ -277,25 +279,22 @@ class FileBlocks:
             self.close()
             raise
 
-    def _cut(self, array: npt.NDArray[np.uint8], end: int) -> memoryview | None:
-        """What of a block that was filled up to *end* is handed out."""
-        memory, carry = memoryview(array), self._carry
+    def _cut(self, array: npt.NDArray[np.uint8], end: int) -> memoryview:
+        """What of a block that was filled up to *end* is handed out; nothing perhaps."""
+        memory = memoryview(array)  # type: ignore[arg-type]
+        carry = self._carry
         begin = self._headroom - len(carry)
         memory[begin : self._headroom] = carry
         own = end - self._headroom
         self._offset += own
-        last = end < self._capacity
+        if end < self._capacity:
+            self.close()
+            # What there is of an overlap was handed out before.
+            return memory[begin:end] if own or self._delimiter else memory[:0]
         if self._delimiter is None:
-            if last:
-                self.close()
-            if own == 0:
-                return None
             if self._headroom:
                 self._carry = bytes(memory[max(begin, end - self._headroom) : end])
             return memory[begin:end]
-        if last:
-            self.close()
-            return memory[begin:end] if end > begin else None
         stop = begin + _behind_last(memory[begin:end], self._delimiter)
         if end - stop > self._headroom:
             self.close()
@@ -406,7 +405,9 @@ def read_blocks(
             raise ValueError(f"delimiter must be bytes, one at least: {delimiter!r}")
         if overlap:
             raise ValueError(f"overlap={overlap!r} and a delimiter exclude each other")
-        longest = size // 4 if max_record is None else parse_size(max_record, "max_record")
+        longest = (
+            size // 4 if max_record is None else parse_size(max_record, "max_record")
+        )
         headroom = count("max_record", longest, 1, size - 1)
     source = _Source(file)
     try:
@@ -427,148 +428,3 @@ def read_blocks(
         delimiter=delimiter,
         timeout=patience,
     )
-
-
-def iter_array(
-    file: str | os.PathLike[str] | BinaryIO,
-    dtype: npt.DTypeLike,
-    pool: BlockPool | None = None,
-    *,
-    shape: int | tuple[int, ...] = (),
-    **options: Any,
-) -> Iterator[npt.NDArray[Any]]:
-    """A file of numbers as arrays of as many whole items as fit into a block.
-
-    Parameters
-    ----------
-    file, pool
-        As :func:`read_blocks`.
-    dtype : dtype
-        Of the numbers; records too, objects not.
-    shape : int or tuple of int
-        Of an item: ``(1080, 1920, 3)`` gives arrays of whole frames.
-    **options
-        *block_size*, *in_flight*, *read_ahead*, *timeout* of :func:`read_blocks`.
-
-    Yields
-    ------
-    numpy.ndarray
-        Of shape ``(n, *shape)``, writable, over the block. It may be kept, as one of
-        those in flight.
-
-    Raises
-    ------
-    ValueError
-        The file ends within an item, or a block is smaller than one.
-
-    Examples
-    --------
-    >>> import io
-    >>> numbers = io.BytesIO(np.arange(5, dtype="<i4").tobytes())
-    >>> [array.tolist() for array in iter_array(numbers, "<i4", block_size=10)]
-    [[0, 1], [2, 3], [4]]
-    """
-    dt = np.dtype(dtype)
-    if dt.hasobject or dt.itemsize == 0:
-        raise ValueError(f"a file holds no items of dtype {dt}")
-    dims = (shape,) if isinstance(shape, int) else tuple(shape)
-    item = dt.itemsize * math.prod(dims)
-    if item <= 0:
-        raise ValueError(f"an item of shape {shape!r} has no bytes")
-    for unfit in ("overlap", "delimiter", "max_record"):
-        if unfit in options:
-            raise TypeError(f"iter_array() takes no {unfit}")
-    blocks = read_blocks(file, pool, **options)
-    whole = blocks.pool.block_size // item * item
-    if not whole:
-        blocks.close()
-        raise ValueError(
-            f"an item of {item} bytes is larger than a block of "
-            f"{blocks.pool.block_size}"
-        )
-    blocks._capacity = whole
-    return _arrays(blocks, dt, dims, item)
-
-
-def _arrays(
-    blocks: FileBlocks, dtype: np.dtype[Any], dims: tuple[int, ...], item: int
-) -> Iterator[npt.NDArray[Any]]:
-    with blocks:
-        for view in blocks:
-            n, rest = divmod(len(view), item)
-            if n:
-                yield np.ndarray((n, *dims), dtype, view)
-            if rest:
-                raise ValueError(
-                    f"{blocks._source.name!r} ends with {rest} bytes that are no "
-                    f"whole item of {item}"
-                )
-            del view
-
-
-def map_blocks(
-    function: Callable[[Any], R],
-    blocks: Iterable[Any],
-    *,
-    workers: int | None = None,
-    in_flight: int | None = None,
-) -> Iterator[R]:
-    """``map(function, blocks)`` by threads, in order, with bounded blocks in flight.
-
-    Of use where *function* lets go of the GIL, as numpy, zlib and hashlib do on large
-    buffers, and on builds without one.
-
-    Parameters
-    ----------
-    function : callable
-        Of one block.
-    blocks : iterable
-        :func:`read_blocks` or :func:`iter_array`, or any other.
-    workers : int, optional
-        Threads; as many as there are processors by default.
-    in_flight : int, optional
-        Blocks that are taken before the first of their results is; by default one
-        fewer than :func:`read_blocks` allows, else twice the threads.
-
-    Yields
-    ------
-    The results. One that keeps its block keeps it from being used again, which ends in
-    :class:`~ctxpool.errors.PoolExhaustedError`.
-
-    Examples
-    --------
-    >>> import io
-    >>> list(map_blocks(len, read_blocks(io.BytesIO(bytes(10)), block_size=4)))
-    [4, 4, 2]
-    """
-    threads = os.cpu_count() or 1 if workers is None else count("workers", workers, 1, _MOST)
-    most = 2 * threads
-    if in_flight is not None:
-        most = count("in_flight", in_flight, 1, _MOST)
-    elif isinstance(blocks, FileBlocks):
-        most = max(1, min(most, blocks.in_flight - 1))
-    return _mapped(function, blocks, threads, most)
-
-
-def _mapped(
-    function: Callable[[Any], R], blocks: Iterable[Any], threads: int, most: int
-) -> Iterator[R]:
-    def call(box: list[Any]) -> R:
-        return function(box.pop())  # see FileBlocks._start
-
-    pending: deque[Future[R]] = deque()
-    executor = ThreadPoolExecutor(threads, "ctxpool-map")
-    try:
-        source = iter(blocks)
-        while True:
-            while len(pending) < most:
-                box = list(islice(source, 1))
-                if not box:
-                    most = 0  # no more to take
-                    break
-                pending.append(executor.submit(call, box))
-            if not pending:
-                return
-            yield pending.popleft().result()
-    finally:
-        executor.shutdown(cancel_futures=True)

@@ -176,7 +176,7 @@ def memory_limit(size: SupportsIndex | str) -> Iterator[None]:
 
 
 def _apply() -> None:
-    """Set the least of the active limits, or the process's own again; under the lock."""
+    """Set the least active limit, or the process's own again; under the lock."""
     global _before
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if _before is None:
