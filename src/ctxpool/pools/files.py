@@ -126,6 +126,7 @@ class FileBlocks:
             self._top_up()
             if len(view):
                 return view
+            del view  # it has nothing, and holds a block
         raise StopIteration
 
     def __aiter__(self) -> FileBlocks:
@@ -147,6 +148,7 @@ class FileBlocks:
             self._top_up()
             if len(view):
                 return view
+            del view  # it has nothing, and holds a block
         raise StopAsyncIteration
 
     # -- its end -----------------------------------------------------------------------
@@ -280,7 +282,7 @@ class FileBlocks:
             raise
 
     def _cut(self, array: npt.NDArray[np.uint8], end: int) -> memoryview:
-        """What of a block that was filled up to *end* is handed out; nothing perhaps."""
+        """What is handed out of a block filled up to *end*: nothing, perhaps."""
         memory = memoryview(array)  # type: ignore[arg-type]
         carry = self._carry
         begin = self._headroom - len(carry)
