@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -479,3 +480,16 @@ def test_a_file_larger_than_a_limit(tmp_path):
 def test_no_memory_for_the_pool():
     with pytest.raises(MemoryLimitError, match="needs 4096000000000000 bytes"):
         read_blocks(io.BytesIO(), block_size="1024TB", in_flight=4)
+
+
+ISOLATED = Path(__file__).parents[1] / "isolated"
+
+
+def test_the_end_of_the_interpreter(impl):
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", ISOLATED / "buffers_exit.py", impl.backend],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr

@@ -297,6 +297,33 @@ def test_a_connection_that_closes_while_it_waits(impl):
     assert run(main()).in_use == 0
 
 
+def test_one_leaves_and_another_waits(impl):
+    """In the same turn of the loop: the one who comes later is served all the same."""
+
+    async def main():
+        pool = impl.BlockPool(1024, 1, on_exhausted="wait")
+        held = pool.acquire()
+        first, one = await pair(lambda: Keep(pool))
+        second, other = await pair(lambda: Keep(pool))
+        await send(one, b"x" * 2000)
+        await until(lambda: not first.transport.is_reading())
+        await asyncio.sleep(0.01)  # it waits in the pool's queue
+        first._arena.forget(first)
+        await send(other, b"y" * 600)
+        second.buffer_updated(second.get_buffer(-1).nbytes - 255)
+        assert not second.transport.is_reading()
+        held.release()
+        await until(lambda: len(second.seen) == 601)
+        for protocol, peer in ((first, one), (second, other)):
+            protocol.kept.clear()
+            protocol.transport.abort()
+            await protocol.lost
+            peer.close()
+        return pool
+
+    assert run(main()).in_use == 0
+
+
 def test_an_exception_of_the_receiver_closes(impl):
     class Bad(Keep):
         def data_received(self, data):

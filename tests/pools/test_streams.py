@@ -111,11 +111,12 @@ def test_reads(impl):
         await send(peer, b"tail")
         peer.shutdown(socket.SHUT_WR)
         assert bytes(await reader.read()) == b"tail"
+        assert reader.stats().copied == 4
         assert reader.at_eof()
         assert await reader.read(5) == await reader.readany() == b""
         assert await reader.readline() == await reader.read() == b""
         stats = reader.stats()
-        assert (stats.received, stats.copies, stats.heap_reads) == (33, 0, 0)
+        assert (stats.received, stats.copies, stats.heap_reads) == (33, 1, 0)
         assert "at its end" in repr(reader)
         await end(writer, peer)
         return pool
@@ -461,6 +462,21 @@ def test_a_message_longer_than_the_pool(impl):
 async def everything(reader, kept):
     async for chunk in reader:
         kept.append(chunk)
+
+
+def test_reading_all_holds_no_block(impl):
+    async def main():
+        pool = impl.BlockPool(256, 2, on_exhausted="wait")
+        reader, writer, peer = await pair(pool)
+        data = bytes(range(256)) * 300
+        sending = asyncio.create_task(send(peer, data))
+        sending.add_done_callback(lambda task: peer.shutdown(socket.SHUT_WR))
+        assert bytes(await reader.read()) == data
+        assert reader.stats().heap_reads == 0
+        await end(writer, peer)
+        return pool
+
+    assert run(main()).in_use == 0
 
 
 def test_a_consumer_that_keeps_all_stops_the_peer(impl):

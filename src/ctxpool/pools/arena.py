@@ -187,6 +187,7 @@ class ReadArena:
             self._hungry.remove(starved)
             if not self._hungry and self._pump is not None:
                 self._pump.cancel()
+                self._pump = None  # who comes next needs one that lives
 
     async def _serve(self) -> None:
         """One after the other, so that each finds what is left by those before."""

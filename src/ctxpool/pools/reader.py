@@ -106,6 +106,7 @@ class BlockReader:
         self._eof = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._stopped = False  # more than enough has come
         self._insists = False  # whoever waits has part of what he needs
         self._reads = self._received = self._copies = self._copied = self._heap = 0
 
@@ -116,23 +117,41 @@ class BlockReader:
 
         Never a copy.
         """
-        await self._fill(1)
-        return self._take(len(self._pieces[0])) if self._pieces else _EMPTY
+        while not self._size and not self._eof:
+            await self._more(insists=False)
+        return self._take(len(self._pieces[0])) if self._size else self._at_end()
 
     async def read(self, n: int = -1) -> memoryview:
         """Up to *n* bytes in one piece; waits for a byte at least. Empty at the end.
 
-        With -1 all until the end, copied together if they are more than one piece.
+        With -1 all until the end, copied to the heap, so that it holds no blocks.
         """
         if n < 0:
-            while not self._eof:
-                await self._more(insists=True)
-            self._check_error()
-            return self._take(self._size)
+            return await self._all()
         if n == 0:
             return _EMPTY
-        await self._fill(1)
-        return self._take(min(n, len(self._pieces[0]))) if self._pieces else _EMPTY
+        while not self._size and not self._eof:
+            await self._more(insists=False)
+        if not self._size:
+            return self._at_end()
+        return self._take(min(n, len(self._pieces[0])))
+
+    async def _all(self) -> memoryview:
+        parts = bytearray()
+        try:
+            while True:
+                if self._size:
+                    self._copies += 1
+                    self._copied += self._size
+                while self._size:
+                    parts += self._take(len(self._pieces[0]))
+                if self._eof:
+                    self._check_error()
+                    return memoryview(parts)
+                await self._more(insists=False)
+        except BaseException:
+            self._put_back(parts)
+            raise
 
     async def readexactly(self, n: int) -> memoryview:
         """*n* bytes in one piece.
@@ -242,19 +261,15 @@ class BlockReader:
 
     # -- waiting -----------------------------------------------------------------------
 
-    async def _fill(self, n: int) -> None:
-        while self._size < n and not self._eof:
-            await self._more(insists=False)
-        if not self._size:
-            self._check_error()
-
     async def _more(self, insists: bool) -> None:
         """Wait until something has come, or the end."""
         if self._waiter is not None:
             raise RuntimeError("another coroutine is reading from this stream already")
+        if self._stopped or insists:
+            self._stopped = False
+            self._protocol.want(insists)
         self._insists = insists
         self._waiter = self._loop.create_future()
-        self._protocol.want(insists)
         try:
             await self._waiter
         finally:
@@ -288,6 +303,10 @@ class BlockReader:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    def _at_end(self) -> memoryview:
+        self._check_error()
+        return _EMPTY
+
     def _check_error(self) -> None:
         if self._error is not None:
             raise self._error
@@ -312,13 +331,9 @@ class BlockReader:
             self._pieces.append(data)
             self._base, self._begin, self._end = base, begin, begin + n
         if self._size > 2 * self._limit:
+            self._stopped = True
             self._protocol.pause_reading()
         self._wake()
-
-    def target(self) -> memoryview | None:
-        """Where the next bytes are to go, if that is not a block."""
-        target = self._target
-        return None if target is None else target[self._filled :]
 
     def target_received(self, n: int) -> None:
         """So many bytes went there."""
@@ -367,7 +382,8 @@ class BlockReader:
         else:
             data = self._memory(n)
             self._move_into(data)
-        if self._size <= self._limit:
+        if self._stopped and self._size <= self._limit:
+            self._stopped = False
             self._protocol.resume_reading()
         return data
 

@@ -13,6 +13,7 @@ from ctxpool import BlockPool
 from ctxpool._arguments import count
 from ctxpool.errors import PoolTimeoutError
 
+from .arena import arena_of
 from .protocols import BlockProtocol
 from .reader import BlockReader
 
@@ -67,10 +68,6 @@ class _StreamProtocol(BlockProtocol):
             self._starved = False
         self.resume_reading()
 
-    def resume_reading(self) -> None:
-        if self._paused or not self._starved:
-            super().resume_reading()
-
     def room_failed(self, error: BaseException) -> None:
         if isinstance(error, PoolTimeoutError) and self.reader is not None:
             self.reader.pool_failed(error)
@@ -108,11 +105,12 @@ class _StreamProtocol(BlockProtocol):
             transport.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self.reader is not None:
-            target = self.reader.target()
-            if target is not None:
-                return target
-        return super().get_buffer(sizehint)
+        reader, arena = self.reader, self._arena
+        if reader is not None and reader._target is not None:
+            return reader._target[reader._filled :]
+        if arena is None:
+            arena = self._arena = arena_of(self.pool)
+        return arena.reserve(self)
 
     def buffer_updated(self, nbytes: int) -> None:
         reader, arena = self.reader, self._arena
