@@ -40,9 +40,9 @@ async def main():
     results = map_blocks(bytes, read_blocks(file.name, block_size=4096))
     kept.append(next(results))
     kept.append(results)
-    kept.append(
-        loads(b"".join(frame([bytearray(100)])), pool=module.BlockPool(4096, 2))
-    )
+    whole = b"".join(frame(bytearray(100)))
+    kept.append(loads(whole, module.BlockPool(4096, 2)))
+    os.unlink(file.name)
     await asyncio.sleep(0.01)
     writer.transport.abort()
     server.close()

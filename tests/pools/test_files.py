@@ -47,7 +47,7 @@ async def gathered(blocks):
     return [bytes(block) async for block in blocks]
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(
     data=st.binary(max_size=600),
     steps=st.lists(st.integers(1, 100), min_size=1, max_size=4),
@@ -89,7 +89,7 @@ def test_out_is_in(impl, data, steps, size, in_flight, ahead, overlap, asynchron
     pool.check()
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(
     words=st.lists(st.binary(max_size=12), max_size=40),
     delimiter=st.sampled_from([b"\n", b"\r\n", b"abc"]),

@@ -336,7 +336,7 @@ reads = st.one_of(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     data=st.lists(st.sampled_from([b"a", b"b", b"\n", b"x" * 30, b"aab"]), max_size=60),
     cuts=st.lists(st.integers(1, 90), min_size=1, max_size=8),
