@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import math
 import os
 import queue
 import time
@@ -28,7 +27,8 @@ from .limits import require_memory
 
 __all__ = ["FileBlocks", "read_blocks"]
 
-_POLL = 0.002  # seconds between two looks for a block that came back
+_POLL = 0.002  # seconds between two looks of a task for a block that came back
+_SLICE = 0.02  # of a thread
 _MOST = 1 << 20
 
 
@@ -199,16 +199,25 @@ class FileBlocks:
             self._tokens.get(block=False)
         except queue.Empty:
             gc.collect()  # an exception's frames may keep some
-            patience = None if self._timeout == math.inf else self._timeout
-            try:
-                self._tokens.get(timeout=patience)
-            except queue.Empty:
-                raise self._too_many() from None
+            self._await_token()
         try:
             return self._owning(self.pool.empty())
         except BaseException:
             self._tokens.put(None)
             raise
+
+    def _await_token(self) -> None:
+        # Bit by bit: without a GIL, what another thread drops dies when the thread
+        # that made it, this one, runs again.
+        until = time.monotonic() + self._timeout
+        while True:
+            left = until - time.monotonic()
+            try:
+                self._tokens.get(timeout=max(0, min(_SLICE, left)))
+                return
+            except queue.Empty:
+                if left <= 0:
+                    raise self._too_many() from None
 
     async def _prepare_async(self) -> npt.NDArray[np.uint8]:
         until = time.monotonic() + self._timeout

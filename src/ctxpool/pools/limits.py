@@ -140,6 +140,8 @@ def memory_limit(size: SupportsIndex | str) -> Iterator[None]:
     Notes
     -----
     It holds for all threads of the process. Inside another the smaller limit holds.
+    What an allocator has mapped before, and free, is not counted again: next to nothing
+    with glibc, up to a GiB with the mimalloc of free-threaded builds.
 
     Examples
     --------
