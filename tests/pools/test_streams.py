@@ -279,11 +279,33 @@ def test_a_slow_reader_stops_the_peer(impl):
         await asyncio.sleep(0.05)
         assert not sending.done()
         assert pool.in_use <= 6
-        assert bytes(await reader.readexactly(len(data))) == data
+        half = len(data) // 2
+        assert bytes(await reader.readexactly(half)) == data[:half]
+        assert bytes(await reader.readexactly(half)) == data[half:]
         await sending
         await end(writer, peer)
 
     run(main())
+
+
+def test_a_message_longer_than_the_limit(impl):
+    """In one block: the limit is for what nobody waits for."""
+
+    async def main():
+        pool = impl.BlockPool(1 << 16, 4)
+        reader, writer, peer = await pair(pool, limit=1024)
+        data = bytes(range(256)) * 256
+        for _ in range(4):
+            sending = asyncio.create_task(send(peer, data))
+            got = await reader.readexactly(len(data))
+            assert got == data
+            await sending
+        assert reader.stats().copied == 0
+        del got
+        await end(writer, peer)
+        return pool
+
+    assert run(main()).in_use == 0
 
 
 def test_a_broken_connection(impl):

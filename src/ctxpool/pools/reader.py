@@ -106,6 +106,7 @@ class BlockReader:
         self._eof = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._wanted = 1  # bytes, by whoever waits
         self._stopped = False  # more than enough has come
         self._insists = False  # whoever waits has part of what he needs
         self._reads = self._received = self._copies = self._copied = self._heap = 0
@@ -169,7 +170,7 @@ class BlockReader:
             if self._eof:
                 self._incomplete(n)
             if self._in_one_piece(n):
-                await self._more(insists=self._size > 0)
+                await self._more(self._size > 0, n)
             else:
                 target = self._memory(n)
                 await self._receive_into(target)
@@ -261,20 +262,23 @@ class BlockReader:
 
     # -- waiting -----------------------------------------------------------------------
 
-    async def _more(self, insists: bool) -> None:
-        """Wait until something has come, or the end."""
+    async def _more(self, insists: bool, size: int = 1) -> None:
+        """Wait until something has come, or the end.
+
+        With *size*, until there is so much, or in more than one piece.
+        """
         if self._waiter is not None:
             raise RuntimeError("another coroutine is reading from this stream already")
         if self._stopped or insists:
             self._stopped = False
             self._protocol.want(insists)
-        self._insists = insists
+        self._insists, self._wanted = insists, size
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
-            self._insists = False
+            self._insists, self._wanted = False, 1
 
     async def _receive_into(self, target: memoryview, keep: bool = True) -> None:
         """Fill *target*, of bytes. What it had of a read that fails stays to be read:
@@ -330,10 +334,11 @@ class BlockReader:
         else:
             self._pieces.append(data)
             self._base, self._begin, self._end = base, begin, begin + n
-        if self._size > 2 * self._limit:
-            self._stopped = True
-            self._protocol.pause_reading()
-        self._wake()
+        if self._size >= self._wanted or len(self._pieces) > 1:
+            self._wake()
+            if self._size > max(self._wanted, 2 * self._limit):
+                self._stopped = True
+                self._protocol.pause_reading()
 
     def target_received(self, n: int) -> None:
         """So many bytes went there."""
