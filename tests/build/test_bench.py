@@ -81,6 +81,18 @@ def test_tail(tmp_path: Path) -> None:
             assert row["again_ns"] <= row["max_ns"]
 
 
+def test_buffers(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    only = ("echo: 64", "receive: messages of 65", "pickle: 200", "cache, 4 kept")
+    python("buffers.py", "--quick", "--only", *only, "--json", str(report))
+    echo, frames, pickles, files = json.loads(report.read_text()).values()
+    assert {"Protocol", "Streams", "ctxpool Protocol"} <= {row["name"] for row in echo}
+    assert all(row["cpu_us"] > 0 for row in echo + frames)
+    assert all(row["p50_us"] <= row["p99.9_us"] for row in pickles + files)
+    grown = {row["name"]: row["rss_mib"] for row in files}
+    assert grown["ctxpool read_blocks"] < grown["mmap"]
+
+
 def test_memory() -> None:
     """More than the pointers and the hash, less than a list of everything."""
     row = script(

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+import sys
 
 import pytest
 
@@ -382,6 +383,8 @@ def test_a_pool_with_a_timeout_goes_on_waiting(impl):
 
 
 def test_uvloop(impl):
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        pytest.skip("it may switch the GIL on")
     uvloop = pytest.importorskip("uvloop")
 
     async def main():

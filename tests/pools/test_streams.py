@@ -5,6 +5,7 @@ import gc
 import socket
 import ssl
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -662,6 +663,8 @@ def test_start_tls(impl, certificate):
 
 
 def test_uvloop(impl):
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        pytest.skip("it may switch the GIL on")
     uvloop = pytest.importorskip("uvloop")
 
     async def main():

@@ -145,11 +145,13 @@ def memory_limit(size: SupportsIndex | str) -> Iterator[None]:
 
     Examples
     --------
-    >>> with memory_limit("64MiB"):
-    ...     frame = bytearray(10**9)
+    >>> with memory_limit("64MiB"):  # doctest: +SKIP
+    ...     frame = np.ones(10**9)
     Traceback (most recent call last):
         ...
-    ctxpool.errors.MemoryLimitError: beyond memory_limit(67108864): ...
+    ctxpool.errors.MemoryLimitError: beyond memory_limit(67108864): Unable to
+    allocate 7.45 GiB for an array with shape (1000000000,) and data type float64;
+    0 bytes of it are taken
     """
     nbytes = parse_size(size)
     if resource is None or not _STATUS.exists():
