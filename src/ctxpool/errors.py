@@ -9,13 +9,16 @@ __all__ = [
     "BlockReleasedError",
     "CorruptionError",
     "CtxPoolError",
+    "FrameError",
     "LeaseError",
+    "MemoryLimitError",
     "NativeOnlyError",
     "PoolClosedError",
     "PoolExhaustedError",
     "PoolTimeoutError",
     "SegmentError",
     "TokenRangeError",
+    "TruncatedFrameError",
     "UnknownResourceError",
     "ValueTooLargeError",
 ]
@@ -59,6 +62,41 @@ class NativeOnlyError(CtxPoolError, NotImplementedError):
 
 class SegmentError(CtxPoolError, ValueError):
     """A file descriptor holds no shared pool that this process can use."""
+
+
+class FrameError(CtxPoolError, ValueError):
+    """A pickle's frame is damaged, or asks for more than it may."""
+
+
+class TruncatedFrameError(FrameError, EOFError):
+    """A pickle's frame ends before its end."""
+
+
+class MemoryLimitError(CtxPoolError, MemoryError):
+    """More memory was wanted than a limit allows.
+
+    Attributes
+    ----------
+    wanted : int or None
+        Bytes; None where the allocator did not say.
+    available, limit : int
+        Bytes that there were, and that the limit is.
+    source : str
+        Who sets the limit.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        wanted: int | None = None,
+        available: int = 0,
+        limit: int = 0,
+        source: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.wanted, self.available = wanted, available
+        self.limit, self.source = limit, source
 
 
 class TokenRangeError(CtxPoolError, OverflowError):

@@ -100,12 +100,26 @@ def test_touch(tmp_path: Path) -> None:
     rows = next(iter(json.loads(found.read_text()).values()))
     names = ["(control)", "BlockPool", "np.empty", "bytearray", "mmap", "SharedMemory"]
     assert [row["name"] for row in rows] == names
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_shared() -> None:
     said = python("shared.py", "--quick")
     for way in ("SharedBlockPool", "shared_memory", "Pipe", "SimpleQueue", "BlockPool"):
         assert f"4 KiB  {way}" in said
     assert "there and back, 4 KiB" in said
+
+
+def test_buffers(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    only = ("echo: 64", "receive: messages of 65", "pickle: 200", "cache, 4 kept")
+    python("buffers.py", "--quick", "--only", *only, "--json", str(report))
+    echo, frames, pickles, files = json.loads(report.read_text()).values()
+    assert {"Protocol", "Streams", "ctxpool Protocol"} <= {row["name"] for row in echo}
+    assert all(row["cpu_us"] > 0 for row in echo + frames)
+    assert all(row["p50_us"] <= row["p99.9_us"] for row in pickles + files)
+    grown = {row["name"]: row["rss_mib"] for row in files}
+    assert grown["ctxpool read_blocks"] < grown["mmap"]
 
 
 def test_memory() -> None:
