@@ -43,9 +43,9 @@ $(VENV)/.optional: $(VENV)/.made
 	tools/optional.sh $(py)
 	touch $@
 
-# The cache's peers, those of the extra that have a wheel here.
-$(VENV)/.bench-cache: $(VENV)/.bench
-	tools/optional.sh $(py) bench-cache
+# The peers of the cache or of the pools, those of the extra that have a wheel here.
+$(VENV)/.bench-cache $(VENV)/.bench-pools: $(VENV)/.%: $(VENV)/.bench
+	tools/optional.sh $(py) $*
 	touch $@
 
 # CTXPOOL_NATIVE=1: a failed native build is an error, never a pure install.
@@ -134,6 +134,10 @@ bench-cache: build $(VENV)/.bench-cache ## the cache against every peer (10 minu
 bench-numpy: build $(VENV)/.bench ## NumPy's memory: the pool against glibc, tcmalloc, mimalloc, jemalloc; in out/
 	@tools/allocators.sh
 	$(py) bench/numpy_pool.py --json out/numpy_pool.json --plot out/numpy_pool.png $(ARGS)
+
+.PHONY: bench-pools
+bench-pools: build $(VENV)/.bench-pools ## the pools against their peers (10 minutes); JSON in out/, picture in docs/
+	$(py) bench/pools.py --json out/pools.json --plot $(if $(ARGS),out,docs)/pools.png $(ARGS)
 
 .PHONY: bars
 bars: build $(VENV)/.bench ## each promised ratio, measured: PASS or MISS

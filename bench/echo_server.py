@@ -1,4 +1,4 @@
-"""The servers of bench/buffers.py, one a process: python echo_server.py NAME SIZE
+"""The servers of bench/pools_buffers.py, one a process: python echo_server.py NAME SIZE
 
 "echo" returns what comes. "frames" receives messages of SIZE bytes, keeps the newest
 four, as a pipeline would, and answers each with a byte. The port is printed.

@@ -1,4 +1,5 @@
-"""The benchmark of the cache works; its figures are no business of a test."""
+"""The benchmarks of the cache and of the pools work; their figures are no business of
+a test."""
 
 import importlib.util
 import json
@@ -81,43 +82,34 @@ def test_tail(tmp_path: Path) -> None:
             assert row["again_ns"] <= row["max_ns"]
 
 
-def test_sized(tmp_path: Path) -> None:
-    found = tmp_path / "sized.json"
-    only = ["calls, 512", "1 mib, 4 kept"]
-    python("sized.py", "--quick", "--json", str(found), "--only", *only)
-    calls, framed = json.loads(found.read_text()).values()
-    assert all(row["median_ns"] > 0 for row in calls)
-    assert [row["name"] for row in framed][:2] == ["(control)", "MemoryPool"]
-    assert all(row["p50_us"] <= row["p99_us"] <= row["max_us"] for row in framed)
-
-
-def test_touch(tmp_path: Path) -> None:
+def test_pools(tmp_path: Path) -> None:
     pytest.importorskip("Cython")
     pytest.importorskip("setuptools")
-    found = tmp_path / "touch.json"
-    only = ["4 KiB, 4 live, thread"]
-    python("touch.py", "--quick", "--json", str(found), "--only", *only)
-    rows = next(iter(json.loads(found.read_text()).values()))
-    names = ["(control)", "BlockPool", "np.empty", "bytearray", "mmap", "SharedMemory"]
-    assert [row["name"] for row in rows] == names
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-def test_shared() -> None:
-    said = python("shared.py", "--quick")
-    for way in ("SharedBlockPool", "shared_memory", "Pipe", "SimpleQueue", "BlockPool"):
-        assert f"4 KiB  {way}" in said
-    assert "there and back, 4 KiB" in said
-
-
-def test_buffers(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    only = ("echo: 64", "receive: messages of 65", "pickle: 200", "cache, 4 kept")
-    python("buffers.py", "--quick", "--only", *only, "--json", str(report))
-    echo, frames, pickles, files = json.loads(report.read_text()).values()
+    only = ["objects", "calls, 512", "1 mib, 4 kept", "touch: 4 KiB, 4 live, thread"]
+    only += ["shared"] if sys.platform == "linux" else []
+    only += ["echo: 64", "receive: messages of 65", "pickle: 200", "cache, 4 kept"]
+    python("pools.py", "--quick", "--json", str(report), "--only", *only)
+    sections = list(json.loads(report.read_text())["sections"].values())
+    sync, awaited, real, calls, framed, touch, *shared = sections[:-4]
+    echo, frames, pickles, files = sections[-4:]
+    assert {"ours", "queue.LifoQueue"} <= {row["name"] for row in sync}
+    assert {"ours", "asyncio.LifoQueue"} <= {row["name"] for row in awaited}
+    assert all(0 < row["min_ns"] <= row["median_ns"] for row in [*sync, *awaited])
+    assert "sqlite3 connection" in {row["name"] for row in real}
+    for row in real:
+        assert 0 < row["pooled_p50_ns"] <= row["pooled_p99.9_ns"]
+    assert all(row["median_ns"] > 0 for row in calls)
+    assert [row["name"] for row in framed][:2] == ["(control)", "MemoryPool"]
+    names = ["(control)", "BlockPool", "np.empty", "bytearray", "mmap", "SharedMemory"]
+    assert [row["name"] for row in touch] == names
+    for row in [*framed, *touch, *pickles, *files]:
+        assert row["p50_us"] <= row["p99.9_us"] <= row["max_us"]
+    for row in shared:
+        ways = {"SharedBlockPool", "shared_memory"}
+        assert ways <= {way["name"] for way in row}
     assert {"Protocol", "Streams", "ctxpool Protocol"} <= {row["name"] for row in echo}
     assert all(row["cpu_us"] > 0 for row in echo + frames)
-    assert all(row["p50_us"] <= row["p99.9_us"] for row in pickles + files)
     grown = {row["name"]: row["rss_mib"] for row in files}
     assert grown["ctxpool read_blocks"] < grown["mmap"]
 

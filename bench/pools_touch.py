@@ -1,11 +1,9 @@
 """A new buffer and its first touch: BlockPool beside what the system has.
 
-    python bench/touch.py [--quick] [--only TEXT ...] [--json FILE]
-
 Each operation gets a buffer and writes a byte of each of its pages, in C; the newest 1
 or 4 are kept. A shared-memory segment is unlinked at once. "thread" does it in another
 thread than the main one, where glibc takes memory from another arena. Method and
-columns as in bench/sized.py: each operation is a Python call too, about 0.3 us of every
+columns as in pools_sized.py: each operation is a Python call too, about 0.3 us of every
 figure. The bars are bench/bars.py's, whose loops have none.
 """
 
@@ -19,8 +17,8 @@ from typing import Any
 import floors
 import numpy as np
 from operations import KIB, MIB
+from pools_sized import printed, record, rows_of
 from section import Findings, Section
-from sized import command_line, printed, record, rows_of
 
 from ctxpool import BlockPool
 
@@ -93,7 +91,3 @@ def sections(quick: bool, progress: Callable[[str], None]) -> Iterator[Section]:
                 where = "thread" if thread else "main"
                 title = f"touch: {size >> 10:,} KiB, {live} live, {where}"
                 yield Section(title, run)
-
-
-if __name__ == "__main__":
-    command_line(__doc__, sections)

@@ -1,7 +1,5 @@
 """Blocks that processes share, beside what the standard library offers.
 
-    python bench/shared.py [--quick]
-
 "take, touch, give back": memory of a size, a byte written into each of its pages, and
 the memory given back. multiprocessing.shared_memory makes and unlinks a segment each
 time, as its users do who have no pool; mmap is anonymous and shared, inherited by forks
@@ -16,7 +14,6 @@ way. Whoever makes its payload in the block in the first place saves the copy.
 Latency of each single operation; contenders in turns of some operations each.
 """
 
-import argparse
 import gc
 import multiprocessing
 import time
@@ -286,20 +283,3 @@ def sections(quick: bool, progress: Callable[[str], None]) -> Iterator[Section]:
             return Findings(printed(found), found, list(bars(what, found, judged)))
 
         yield Section(f"shared: {what}", run)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="seconds: no figures")
-    quick = parser.parse_args().quick
-    for section in sections(quick, lambda _: None):
-        findings = section.run()
-        print(f"\n{section.title}\n{findings.text}")
-        for bar in findings.bars:
-            print(f"  {bar}")
-
-
-if __name__ == "__main__":
-    main()

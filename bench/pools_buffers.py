@@ -1,7 +1,5 @@
 """Real buffers: receives, pickles and files through pool blocks, beside their peers.
 
-    python bench/buffers.py [--quick] [--only TEXT...] [--json FILE]
-
 Method. Each server is a process of its own, all of them at once; one client, in this
 process, has a connection to each and asks them in turns, the order rotating. CPU is
 the server's, by the clock of its process; latencies are the client's. Pickles and
@@ -14,9 +12,7 @@ once in the process, which raises malloc's threshold for good. Both are shown: a
 process that does nothing else ("Protocol"), and one that did ("Protocol, raised").
 """
 
-import argparse
 import gc
-import json
 import os
 import pickle
 import socket
@@ -348,7 +344,8 @@ def files(size: int, kept: int, rounds: int) -> Findings:
         extra = {}
         for name in names:
             (grown,) = in_a_new_process(
-                f"import buffers\nreport(buffers.peak({name!r}, {path!r}, {kept}))"
+                "from pools_buffers import peak\n"
+                f"report(peak({name!r}, {path!r}, {kept}))"
             )
             extra[name] = {"rss_mib": grown}
 
@@ -404,28 +401,3 @@ def sections(quick: bool, progress: Callable[[str], None]) -> Iterator[Section]:
             return files((16 if quick else 512) * MIB, kept, 3 if quick else 7)
 
         yield Section(f"file: blocks of 1 MiB from the page cache, {kept} kept", stream)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="seconds: no figures")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    options = parser.parse_args(arguments)
-    report: dict[str, Any] = {}
-    for section in sections(options.quick, lambda text: None):
-        if not any(text.lower() in section.title.lower() for text in options.only):
-            continue
-        findings = section.run()
-        print(f"\n{section.title}\n{findings.text}", flush=True)
-        for bar in findings.bars:
-            print(f"  {bar}")
-        report[section.title] = findings.rows
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
-
-
-if __name__ == "__main__":
-    main()

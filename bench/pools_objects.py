@@ -1,7 +1,5 @@
 """Object pools side by side: ours, SQLAlchemy's QueuePool, and others, in one run.
 
-    python bench/objects.py [--quick] [--only TEXT...] [--json FILE]
-
 Contenders of one operation run in one process, in turns, the order rotating, with the
 garbage collector off; a ratio is the median of the rounds' own ratios. The empty loop
 is in every figure and stands beside them. Peers come with the extra ``bench-pools``;
@@ -372,32 +370,3 @@ def sections(quick: bool, progress: Callable[[str], None]) -> Iterator[Section]:
     yield Section("objects: with, a trivial object", lambda: sync(quick))
     yield Section("objects: async with, a trivial object", lambda: awaited(quick))
     yield Section("objects: pooled and unpooled, real ones", lambda: real(quick))
-
-
-def main() -> None:
-    import argparse
-    import json
-    from pathlib import Path
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="seconds: no figures")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    options = parser.parse_args()
-    report: dict[str, Any] = {}
-    for section in sections(options.quick, lambda text: None):
-        if any(text.lower() in section.title.lower() for text in options.only):
-            findings = section.run()
-            report[section.title] = findings.rows
-            print(f"\n{section.title}\n{findings.text}")
-            for bar in findings.bars:
-                print(f"  {bar}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,5 @@
 """MemoryPool beside np.empty, bytearray and mmap: calls, mixed sizes, framed receives.
 
-    python bench/sized.py [--quick] [--only TEXT ...] [--json FILE]
-
 "calls" is the cost of getting a buffer and giving it back, without touching it: here a
 pool loses against pymalloc and numpy's own cache, by rows. "mixed" gets buffers of
 sizes from 1 KiB to 8 MiB, evenly spread over their logarithms, keeps the newest four,
@@ -19,9 +17,7 @@ Bias. We chose the sizes. A process of its own for each contender would hide wha
 memory does to the other's; in one process glibc's heap is warmed by all of them.
 """
 
-import argparse
 import gc
-import json
 import mmap
 import resource
 import socket
@@ -31,7 +27,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import floors
@@ -290,31 +285,3 @@ def sections(quick: bool, progress: Callable[[str], None]) -> Iterator[Section]:
             return framed(size, kept, n // 20 if quick else n)
 
         yield Section(f"sized: framed, {size >> 20} MiB, {kept} kept", of_frames)
-
-
-def command_line(doc: str | None, sections: Callable[..., Iterator[Section]]) -> None:
-    """Run and print the sections that are chosen."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="seconds: no figures")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    options = parser.parse_args()
-    report: dict[str, Any] = {}
-    for section in sections(options.quick, lambda text: None):
-        if not any(text.lower() in section.title.lower() for text in options.only):
-            continue
-        findings = section.run()
-        gc.collect()
-        print(f"\n{section.title}\n{findings.text}", flush=True)
-        for bar in findings.bars:
-            print(f"  {bar}")
-        report[section.title] = findings.rows
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1))
-
-
-if __name__ == "__main__":
-    command_line(__doc__, sections)
