@@ -14,10 +14,16 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import sys
 import threading
+import time
 from typing import Any
 
 __all__ = ["TaskWaiter", "Waiter", "wait", "wait_in_task"]
+
+# Without a GIL an object dies in the thread that made it: what another thread drops last
+# waits for that one to run. It may be the very one that waits here, so it runs at times.
+_TICK = 0.01 if "t" in getattr(sys, "abiflags", "") else 0.0
 
 _forks = 0  # how often this process came out of a fork
 
@@ -48,7 +54,15 @@ class Waiter:
 
     def wait(self, seconds: float) -> None:
         """Return when woken, or after *seconds*."""
-        self._wake.acquire(timeout=-1 if seconds > threading.TIMEOUT_MAX else seconds)
+        if not _TICK:
+            endless = seconds > threading.TIMEOUT_MAX
+            self._wake.acquire(timeout=-1 if endless else seconds)
+            return
+        until = time.monotonic() + seconds
+        while not self._wake.acquire(timeout=min(_TICK, seconds)):
+            seconds = until - time.monotonic()
+            if seconds <= 0:
+                return
 
     def hand(self, index: Any) -> bool:
         """Wake it, with a block or without; False where that can't be."""
@@ -60,7 +74,7 @@ class Waiter:
 class TaskWaiter:
     """One waiting task, to be woken from any thread."""
 
-    __slots__ = ("_forks", "_loop", "future", "index")
+    __slots__ = ("_forks", "_loop", "_ticking", "future", "index")
 
     def __init__(self) -> None:
         self.index: Any = None
@@ -72,6 +86,20 @@ class TaskWaiter:
     def gone(self) -> bool:
         """Whether nobody will run its task any more."""
         return self._forks != _forks or self._loop.is_closed()
+
+    async def wait(self) -> None:
+        """Return when woken."""
+        if not _TICK:
+            await self.future
+            return
+        self._tick()
+        try:
+            await self.future
+        finally:
+            self._ticking.cancel()
+
+    def _tick(self) -> None:
+        self._ticking = self._loop.call_later(_TICK, self._tick)
 
     def hand(self, index: Any) -> bool:
         """As :meth:`Waiter.hand`."""
@@ -111,7 +139,7 @@ async def wait_in_task(pool: Any, patience: float) -> Any:
     if waiter.index is None:
         try:
             async with asyncio.timeout(None if patience == math.inf else patience):
-                await waiter.future
+                await waiter.wait()
         except TimeoutError:
             pool._withdraw(waiter)  # and perhaps it has a block by now
         except BaseException:  # cancelled

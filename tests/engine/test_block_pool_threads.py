@@ -1,5 +1,6 @@
 """Waiting, threads, forks and exits of a BlockPool."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -342,3 +343,46 @@ threading.Thread(target=lambda: other.acquire_many(2) + [other.acquire()],
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_block_of_the_waiting_thread_is_dropped_by_another(impl):
+    """Without a GIL it dies only when this thread, which made it, runs again."""
+    pool = impl.BlockPool(4096, 1, on_exhausted="wait")
+    held = [pool.acquire()]
+    had, in_time = threading.Event(), []
+
+    def drop():
+        while not pool.stats().waits:
+            time.sleep(0.001)
+        held.clear()
+        in_time.append(had.wait(20))
+
+    thread = threading.Thread(target=drop)
+    thread.start()
+    with pool.acquire(timeout=60):
+        had.set()
+    thread.join()
+    assert in_time == [True]
+
+
+def test_a_block_of_the_waiting_task_is_dropped_by_a_thread(impl):
+    pool = impl.BlockPool(4096, 1, on_exhausted="wait")
+    had, in_time = threading.Event(), []
+
+    def drop(held):
+        while not pool.stats().waits:
+            time.sleep(0.001)
+        held.clear()
+        in_time.append(had.wait(20))
+
+    async def main():
+        thread = threading.Thread(target=drop, args=([pool.acquire()],))
+        thread.start()
+        async with asyncio.timeout(60):
+            block = await pool.acquire_async()
+        had.set()
+        block.release()
+        thread.join()
+
+    asyncio.run(main())
+    assert in_time == [True]

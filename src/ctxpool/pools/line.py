@@ -109,7 +109,7 @@ class Line:
             self._join(entry, extend)
             async with asyncio.timeout(None if patience == math.inf else patience):
                 while waiter.index is None:
-                    await waiter.future
+                    await waiter.wait()
                     waiter.renew()
                     self._look(entry, extend)
         except TimeoutError:
