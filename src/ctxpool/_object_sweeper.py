@@ -44,7 +44,7 @@ class _Rounds:
                 self.thread = thread
                 try:
                     thread.start()
-                except RuntimeError:  # no threads here: pools are swept in use
+                except RuntimeError:  # no threads here: who needs it calls evict()
                     self.thread = None
                     self.due.clear()
             else:
