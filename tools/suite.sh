@@ -25,4 +25,4 @@ CTXPOOL_NATIVE=1 python -m pip --disable-pip-version-check install --quiet \
   -Cbuild-dir="build/$name" "${install_args[@]}" .
 read -ra run <<<"${RUN:-}"
 "${run[@]}" python -m pytest --require-native -p no:cacheprovider \
-  -n logical --maxprocesses 4 --dist loadgroup "$@"
+  -n logical --maxprocesses 4 --dist loadgroup --durations=10 "$@"

@@ -22,10 +22,12 @@ SITE = sysconfig.get_path("purelib")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker builds the wheel, once, for all of them."""
+    """One worker builds the wheel, once, for all of them, and one what the benchmarks
+    time their floors with."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("build"))
+            group = "bench" if item.path.name == "test_bench.py" else "build"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def environment(**changes: str) -> dict[str, str]:
