@@ -838,6 +838,8 @@ Blocks of equal size, made at once and used again and again.
         while cxp_block_pool_available(&self.c) < needed and self._extend(
                 self._slab, True):
             more += self._slab
+        if not more and cxp_block_pool_available(&self.c) >= needed:
+            return 1  # by another thread's doing
         return more
 
     cdef uint32_t _extend(self, uint32_t more, bint holes) except? CXP_NO_BLOCK:

@@ -876,7 +876,7 @@ class BlockPool:
         more = 0
         while self._available() < needed and self._extend(self._span, holes=True):
             more += self._span
-        return more
+        return more or int(self._available() >= needed)  # by another thread's doing
 
     def _grow(self, more: int) -> int:
         """Up to so many further blocks; under the lock."""
