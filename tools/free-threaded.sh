@@ -8,7 +8,7 @@ python="$(tools/free-threaded-python.sh)"
 tools/suite.sh "$python" cp313t --require-no-gil --hypothesis-profile=quick \
   --ignore=tests/build/test_bench.py --ignore=tests/conformance/test_numpy_under_pool.py \
   "$@"
-for round in 1 2 3; do
+for round in 1 2; do
   echo "--- thread tests, round $round"
   .venv-cp313t/bin/python -m pytest --require-native --require-no-gil -q \
     -p no:cacheprovider -k "thread or threads" "$@"

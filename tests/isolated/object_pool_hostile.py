@@ -62,7 +62,7 @@ class Act:
 
 def callbacks_misbehave():
     sys.unraisablehook = lambda unraisable: None
-    for seed in range(60):
+    for seed in range(20):
         act = Act(seed)
         pool = ObjectPool(
             act, max_size=4, timeout=0, reset=act, validate=act, dispose=act
