@@ -21,8 +21,9 @@ from typing import Any
 
 __all__ = ["TaskWaiter", "Waiter", "wait", "wait_in_task"]
 
-# Without a GIL an object dies in the thread that made it: what another thread drops last
-# waits for that one to run. It may be the very one that waits here, so it runs at times.
+# Without a GIL an object dies in the thread that made it: what another thread drops
+# last waits until that one runs. It may be the very one that waits here, so it runs at
+# times.
 _TICK = 0.01 if "t" in getattr(sys, "abiflags", "") else 0.0
 
 _forks = 0  # how often this process came out of a fork
