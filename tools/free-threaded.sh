@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The tests on a free-threaded CPython 3.13, then the thread tests once more. --require-no-gil: an extension that switched the GIL on is a failure.
+# The tests on a free-threaded CPython 3.13, then the thread tests once more.
+# --require-no-gil: an extension that switched the GIL on is a failure.
 #   free-threaded.sh [pytest arguments...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
