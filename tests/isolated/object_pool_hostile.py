@@ -189,13 +189,15 @@ def fork_in_threads():
     pool = ObjectPool(Thing, max_size=3, timeout=10, max_idle=0.01)
     stop = threading.Event()
 
-    def use():
+    # Arguments, and no variables of the function around: without a GIL these have locks
+    # of the interpreter's own, which another thread may hold when the child is forked.
+    def use(pool, stop):
         while not stop.is_set():
             with pool.acquire():
                 pass
             pool.acquire()
 
-    threads = [threading.Thread(target=use) for _ in range(3)]
+    threads = [threading.Thread(target=use, args=(pool, stop)) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:

@@ -24,4 +24,16 @@
 #define CXP_END()       }
 #endif
 
+/* In a forked child, where this thread is the only one: whoever held or was handed the
+ * object's lock in the parent will not let go of it here. */
+static inline void
+cxp_unlock_after_fork(PyObject *self)
+{
+#ifdef Py_GIL_DISABLED
+    self->ob_mutex = (PyMutex){0};
+#else
+    (void)self;
+#endif
+}
+
 #endif /* CTXPOOL_NATIVE_CRITICAL_H */

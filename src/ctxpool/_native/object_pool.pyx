@@ -26,6 +26,9 @@ from ctxpool import _object_support as support
 from ctxpool import _unraisable
 from ctxpool.errors import LeaseError
 
+cdef extern from "critical.h":
+    void cxp_unlock_after_fork(object self)
+
 cdef extern from "object_pool_impl.h":
     ctypedef struct cxp_entry:
         cxp_entry *prev
@@ -1135,6 +1138,7 @@ Objects that are expensive to make, lent out one by one and used again.
         return waiters
 
     def _forget(self):
+        cxp_unlock_after_fork(self)
         cdef list objects = self._cut_off(&self.s.idle, True)
         objects += self._cut_off(&self.s.out, True)
         cxp_slots_empty(&self.s)
