@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import sysconfig
 import threading
 import time
 
@@ -372,6 +373,10 @@ def test_a_child_has_a_pool_of_its_own(pool):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="a fork leaves the locks of objects held that other threads use",
+)
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_forks_amid_threads(pool):
     """No lock stays held in a child by a thread of the parent."""
