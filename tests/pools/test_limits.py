@@ -1,5 +1,6 @@
 """How much memory may be taken, and what happens to who takes more."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from ctxpool.errors import MemoryLimitError
+from ctxpool.pools import limits
 from ctxpool.pools.limits import (
     _cgroups,
     available_memory,
@@ -128,3 +130,11 @@ def test_cgroups_1(tmp_path):
     (tmp_path / "self").write_text("5:cpu:/\n4:memory:/x\n1:name=systemd:/\n")
     (found,) = _cgroups(tmp_path / "self", tmp_path)
     assert (found.available, found.limit) == (0, 1000)
+
+
+def test_a_system_without_such_limits(monkeypatch, tmp_path):
+    monkeypatch.setattr(limits, "_STATUS", tmp_path / "absent")
+    limit = memory_limit("1GiB")
+    with pytest.raises(OSError, match="enforces no limit") as refused, limit:
+        pytest.fail("it set no limit")
+    assert refused.value.errno == errno.ENOTSUP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -134,8 +135,8 @@ def memory_limit(size: SupportsIndex | str) -> Iterator[None]:
     MemoryLimitError
         For a MemoryError that leaves the block, its cause: the text says what was
         wanted, where the allocator told, and the limit.
-    NotImplementedError
-        The system does not enforce such a limit (all but Linux).
+    OSError
+        ``ENOTSUP``: the system does not enforce such a limit (all but Linux).
 
     Notes
     -----
@@ -155,7 +156,9 @@ def memory_limit(size: SupportsIndex | str) -> Iterator[None]:
     """
     nbytes = parse_size(size)
     if resource is None or not _STATUS.exists():
-        raise NotImplementedError("this system enforces no limit on a process's data")
+        raise OSError(
+            errno.ENOTSUP, "this system enforces no limit on memory"
+        )
     with _lock:
         absolute = _data_bytes() + nbytes
         _active.append(absolute)
