@@ -156,9 +156,7 @@ def memory_limit(size: SupportsIndex | str) -> Iterator[None]:
     """
     nbytes = parse_size(size)
     if resource is None or not _STATUS.exists():
-        raise OSError(
-            errno.ENOTSUP, "this system enforces no limit on memory"
-        )
+        raise OSError(errno.ENOTSUP, "this system enforces no limit on memory")
     with _lock:
         absolute = _data_bytes() + nbytes
         _active.append(absolute)
