@@ -1,5 +1,7 @@
 """The pools over each of the two engines."""
 
+import os
+
 import pytest
 
 from ctxpool.pools import size_class, sized
@@ -12,3 +14,9 @@ def memory_pool(impl, monkeypatch):
     for module in (sized, size_class):
         monkeypatch.setattr(module, "BlockPool", impl.BlockPool)
     return sized.MemoryPool
+
+
+@pytest.fixture
+def open_fds():
+    """A function: the open descriptors. Compare by <=: others' garbage may close some."""
+    return lambda: set(os.listdir("/proc/self/fd"))

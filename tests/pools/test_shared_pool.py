@@ -194,10 +194,10 @@ def test_the_pool_may_go_before_its_blocks(impl):
     block.release()
 
 
-def test_all_in_one_cycle(impl):
+def test_all_in_one_cycle(impl, open_fds):
     """Finalizers of a cycle run in any order."""
     gc.collect()
-    fds = os.listdir("/proc/self/fd")
+    fds = open_fds()
     for _ in range(5):
         pool = impl.SharedBlockPool(64, 4)
         box = [pool, pool.acquire(), pool.acquire().array(), pool.acquire().view]
@@ -205,7 +205,7 @@ def test_all_in_one_cycle(impl):
         box[1].view[0] = 1
         del pool, box
     gc.collect()
-    assert os.listdir("/proc/self/fd") == fds
+    assert open_fds() <= fds
 
 
 def test_arrays_are_checked(pool):
@@ -426,15 +426,15 @@ def test_init_twice(impl, pool):
     assert pool.block_size == 4096
 
 
-def test_no_more_than_32(impl, pool):
+def test_no_more_than_32(impl, pool, open_fds):
     with contextlib.ExitStack() as stack:
         for _ in range(PARTICIPANTS - 1):
             more = impl.SharedBlockPool.from_fd(pool.fileno())
             stack.enter_context(more)
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_fds()
         with pytest.raises(PoolExhaustedError, match="32 living"):
             impl.SharedBlockPool.from_fd(pool.fileno())
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_fds() <= before
         more.close()
         impl.SharedBlockPool.from_fd(pool.fileno()).close()
 
@@ -473,12 +473,12 @@ def test_the_file_is_sealed(pool):
     + [(offset, "damaged") for offset in range(24, 96, 8)]
     + [(127, "damaged")],
 )
-def test_damaged_headers(impl, pool, offset, says):
+def test_damaged_headers(impl, pool, offset, says, open_fds):
     os.pwrite(pool.fileno(), b"\xee", offset)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_fds()
     with pytest.raises(SegmentError, match=says):
         impl.SharedBlockPool.from_fd(pool.fileno())
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_fds() <= before
     pool.acquire().release()  # who is in, has its own copy
 
 
@@ -799,9 +799,9 @@ def test_reports(pool, other):
     theirs.release()
 
 
-def test_nothing_is_left(impl):
+def test_nothing_is_left(impl, open_fds):
     gc.collect()
-    fds, threads = os.listdir("/proc/self/fd"), threading.active_count()
+    fds, threads = open_fds(), threading.active_count()
     before = set(os.listdir("/dev/shm"))
     for _ in range(3):
         pool = impl.SharedBlockPool(4096, 3)
@@ -812,8 +812,8 @@ def test_nothing_is_left(impl):
         other.close()
         del array, pool, other
     gc.collect()
-    assert os.listdir("/proc/self/fd") == fds
-    assert threading.active_count() == threads
+    assert open_fds() <= fds
+    assert threading.active_count() <= threads
     assert not {n for n in set(os.listdir("/dev/shm")) - before if "ctxpool" in n}
     with open("/proc/self/maps") as maps:
         assert "memfd:ctxpool" not in maps.read()

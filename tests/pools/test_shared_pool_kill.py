@@ -59,9 +59,9 @@ def busy(pool, wire, seed):
             mine.clear()
 
 
-def test_kill_at_random_instants(impl):
+def test_kill_at_random_instants(impl, open_fds):
     pool = impl.SharedBlockPool(SIZE, BLOCKS)
-    fds, threads = os.listdir("/proc/self/fd"), threading.active_count()
+    fds, threads = open_fds(), threading.active_count()
     choose = random.Random(1)
     # Datagrams: who is killed leaves no half of a message.
     wires = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -111,8 +111,8 @@ def test_kill_at_random_instants(impl):
     pool.check()
     blocks = [pool.acquire() for _ in range(BLOCKS)]  # each of them once
     assert len({block.index for block in blocks}) == BLOCKS
-    assert os.listdir("/proc/self/fd") == fds
-    assert threading.active_count() == threads
+    assert open_fds() <= fds
+    assert threading.active_count() <= threads
     assert not any("ctxpool" in name for name in os.listdir("/dev/shm"))
     del blocks
     pool.close()
