@@ -17,6 +17,8 @@ __all__ = [
     "PoolExhaustedError",
     "PoolTimeoutError",
     "SegmentError",
+    "StoreClosedError",
+    "StoreError",
     "TokenRangeError",
     "TruncatedFrameError",
     "UnknownResourceError",
@@ -105,6 +107,14 @@ class TokenRangeError(CtxPoolError, OverflowError):
 
 class ValueTooLargeError(CtxPoolError, ValueError):
     """A value is larger than the whole cache may be."""
+
+
+class StoreError(CtxPoolError, OSError):
+    """A store's file is damaged, of another kind or version, or can't be written."""
+
+
+class StoreClosedError(CtxPoolError, ValueError):
+    """The store was closed and does nothing more."""
 
 
 class UnknownResourceError(CtxPoolError, LookupError):

@@ -18,5 +18,5 @@ def memory_pool(impl, monkeypatch):
 
 @pytest.fixture
 def open_fds():
-    """A function: the open descriptors. Compare by <=: others' garbage may close some."""
+    """The open descriptors, by a call. Compare by <=: others' garbage may close some."""
     return lambda: set(os.listdir("/proc/self/fd"))
