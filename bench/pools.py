@@ -13,12 +13,20 @@ A full run takes about ten minutes and 3 GB. --quick is for seeing that it works
 import pools_buffers
 import pools_objects
 import pools_plot
+import pools_postgres
 import pools_shared
 import pools_sized
 import pools_touch
 from runner import run
 
-CHAPTERS = (pools_objects, pools_sized, pools_touch, pools_shared, pools_buffers)
+CHAPTERS = (
+    pools_objects,
+    pools_postgres,
+    pools_sized,
+    pools_touch,
+    pools_shared,
+    pools_buffers,
+)
 
 if __name__ == "__main__":
     run(__doc__, CHAPTERS, {}, pools_plot.draw)
