@@ -486,11 +486,21 @@ cxp_prefix_take(cxp_prefix_blocks *p, size_t n, int32_t *out)
         p->exhausted++;
         return ENOSPC;
     }
+    uint32_t block = p->blocks[p->num_blocks].next;
     for (size_t i = 0; i < n; i++) {
-        uint32_t block = take(p);
-        p->blocks[block].flags |= CXP_PREFIX_LOOSE;
+        cxp_prefix_block *b = &p->blocks[block];
+        if (b->flags & CXP_PREFIX_CACHED) {
+            uncache(p, block);
+            p->evictions++;
+        }
+        b->flags |= CXP_PREFIX_LOOSE;
+        b->refs = 1;
         out[i] = (int32_t)block;
+        block = b->next;
     }
+    p->blocks[p->num_blocks].next = block; /* all at once */
+    p->blocks[block].prev = p->num_blocks;
+    p->nfree -= (uint32_t)n;
     count_peak(p);
     return 0;
 }

@@ -113,6 +113,14 @@ cdef bint _read_small_ints(PyObject *items, Py_ssize_t n, int32_t *to) noexcept:
     return True
 
 
+cdef bint _is_int32(values):
+    """Whether they are an array that can be read as it is."""
+    return (cnp.PyArray_Check(values)
+            and cnp.PyArray_TYPE(values) == cnp.NPY_INT32
+            and cnp.PyArray_NDIM(values) == 1
+            and cnp.PyArray_ISCARRAY_RO(values))
+
+
 cdef cnp.ndarray _tokens(tokens):
     """They as a contiguous array of int32."""
     cdef cnp.ndarray array
@@ -127,11 +135,8 @@ cdef cnp.ndarray _tokens(tokens):
                                  <int32_t *>cnp.PyArray_DATA(array)))
         if done:
             return array
-    elif cnp.PyArray_Check(tokens):
-        array = tokens
-        if (cnp.PyArray_TYPE(array) == cnp.NPY_INT32 and cnp.PyArray_NDIM(array) == 1
-                and cnp.PyArray_ISCARRAY_RO(array)):
-            return array
+    elif _is_int32(tokens):
+        return tokens
     return support.token_array(tokens)
 
 
@@ -660,9 +665,13 @@ Blocks of tokens by number, shared by the sequences that begin alike.
         cdef size_t wanted
         cdef uint32_t nfree
         cdef cnp.ndarray made
+        cdef int64_t few
         cdef int rc = 0
         self._ready()
-        wanted = _arguments.count("n", n, 0, support.MOST_BLOCKS)
+        if cxp_small_int(<PyObject *>n, &few) and few >= 0:
+            wanted = <size_t>few
+        else:
+            wanted = _arguments.count("n", n, 0, support.MOST_BLOCKS)
         with cython.critical_section(self):
             nfree = self.c.nfree
             if wanted > nfree:  # or an array for them could be too much
@@ -687,10 +696,11 @@ Blocks of tokens by number, shared by the sequences that begin alike.
         TypeError, ValueError
             They are no integers, or in more than one dimension.
         """
-        cdef cnp.ndarray array = support.block_array(blocks)
+        cdef cnp.ndarray array
         cdef size_t bad, n
         cdef const int32_t *given
         self._ready()
+        array = blocks if _is_int32(blocks) else support.block_array(blocks)
         if not CXP_HAS_GIL:
             array = array.copy()  # what is checked may not change before it is used
         given = <const int32_t *>cnp.PyArray_DATA(array)
@@ -751,7 +761,7 @@ Blocks of tokens by number, shared by the sequences that begin alike.
             for i in range(n):
                 event = events[i]
                 drained.append(PrefixEvent(_kinds[event.kind], event.block,
-                                          _bytes(event.hash), _bytes(event.parent)))
+                                           _bytes(event.hash), _bytes(event.parent)))
         finally:
             PyMem_RawFree(events)
         return drained
