@@ -1,7 +1,8 @@
-"""What downstream Cython code may use: the blocks in C, and the manager around them.
+"""The blocks in C, and the manager around them.
 
 Whoever touches ``manager.c`` serialises with the manager's methods, by the GIL or by
-``cython.critical_section(manager)``.
+``cython.critical_section(manager)``. Of the functions only those of token_hash.h are
+inline: who calls the others compiles csrc/src/prefix_blocks.c, too.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
