@@ -75,7 +75,9 @@ def _number(purpose: bytes, name: str, value: str | bytes) -> int:
         value = str.encode(value, "utf-8", "surrogatepass")
     elif not isinstance(value, bytes):
         raise TypeError(f"{name} must be bytes or str, not {value!r}")
-    return _digest(purpose, bytes(value))
+    value = bytes(value)
+    # The short ones come again and again; the long ones are not worth keeping.
+    return (_digest if len(value) <= 64 else _digest.__wrapped__)(purpose, value)
 
 
 @lru_cache(256)

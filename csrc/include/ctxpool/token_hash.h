@@ -78,14 +78,21 @@ cxp_hash_shift(cxp_u128 x)
     return ((cxp_u128)rest << 64) + (x >> 63);
 }
 
-static inline cxp_hash
-cxp_hash_multiply(cxp_hash a, cxp_hash b)
+/* a * b, of any 128 bits. The two sums are below 2^128: the first is at most
+ * (2^127 + 2^64) + (2^127 - 2^65), the second at most 2^127 + (2^127 - 1). */
+static inline cxp_u128
+cxp_hash_product(cxp_hash a, cxp_hash b)
 {
     cxp_u128 low = (cxp_u128)a.low * b.low;
     cxp_u128 middle = (cxp_u128)a.low * b.high + (cxp_u128)a.high * b.low;
     cxp_u128 high = (cxp_u128)a.high * b.high; /* times 2^128, which is 2 */
-    cxp_u128 sum = cxp_hash_fold(cxp_hash_shift(middle)) + cxp_hash_fold(low);
-    return cxp_hash_reduce(cxp_hash_fold(sum) + cxp_hash_fold(2 * high));
+    return cxp_hash_fold(cxp_hash_shift(middle) + 2 * high) + cxp_hash_fold(low);
+}
+
+static inline cxp_hash
+cxp_hash_multiply(cxp_hash a, cxp_hash b)
+{
+    return cxp_hash_reduce(cxp_hash_product(a, b));
 }
 
 /* powers[i] = key^i, for i up to n. */
@@ -109,9 +116,9 @@ cxp_hash_extend(cxp_hash hash, const cxp_hash *powers, const int32_t *tokens, si
         low += (cxp_u128)token * power.low;
         high += (cxp_u128)token * power.high;
     }
-    cxp_u128 before = cxp_hash_wide(cxp_hash_multiply(hash, powers[n]));
+    cxp_u128 before = cxp_hash_fold(cxp_hash_product(hash, powers[n]));
     cxp_u128 added = cxp_hash_fold(cxp_hash_shift(high) + low);
-    return cxp_hash_reduce(added + before);
+    return cxp_hash_reduce(added + before); /* each is at most 2^127 - 1 */
 }
 
 #endif /* CTXPOOL_TOKEN_HASH_H */

@@ -27,6 +27,7 @@ from .. import _prefix_support as support
 from .._prefix_support import PrefixAllocation, PrefixEvent, PrefixGrowth
 from ..errors import BlockReleasedError, PoolExhaustedError
 from ..stats import PrefixBlockStats
+from .token_window import TokenWindow
 
 cnp.import_array()
 
@@ -113,12 +114,22 @@ cdef bint _read_small_ints(PyObject *items, Py_ssize_t n, int32_t *to) noexcept:
     return True
 
 
-cdef bint _is_int32(values):
+cdef bint _is_flat(values, int type):
     """Whether they are an array that can be read as it is."""
     return (cnp.PyArray_Check(values)
-            and cnp.PyArray_TYPE(values) == cnp.NPY_INT32
+            and cnp.PyArray_TYPE(values) == type
             and cnp.PyArray_NDIM(values) == 1
             and cnp.PyArray_ISCARRAY_RO(values))
+
+
+cdef bint _narrow(const int64_t *values, Py_ssize_t n, int32_t *to) noexcept:
+    """Whether all fit, and then are in *to*."""
+    cdef int64_t lost = 0
+    cdef Py_ssize_t i
+    for i in range(n):
+        to[i] = <int32_t>values[i]
+        lost |= values[i] ^ to[i]
+    return lost == 0
 
 
 cdef cnp.ndarray _tokens(tokens):
@@ -135,8 +146,16 @@ cdef cnp.ndarray _tokens(tokens):
                                  <int32_t *>cnp.PyArray_DATA(array)))
         if done:
             return array
-    elif _is_int32(tokens):
+    elif _is_flat(tokens, cnp.NPY_INT32):
         return tokens
+    elif _is_flat(tokens, cnp.NPY_INT64):
+        n = cnp.PyArray_SIZE(tokens)
+        array = _empty(n)
+        if _narrow(<const int64_t *>cnp.PyArray_DATA(tokens), n,
+                   <int32_t *>cnp.PyArray_DATA(array)):
+            return array
+    elif isinstance(tokens, TokenWindow):
+        return _tokens(tokens.view())
     return support.token_array(tokens)
 
 
@@ -700,7 +719,10 @@ Blocks of tokens by number, shared by the sequences that begin alike.
         cdef size_t bad, n
         cdef const int32_t *given
         self._ready()
-        array = blocks if _is_int32(blocks) else support.block_array(blocks)
+        if _is_flat(blocks, cnp.NPY_INT32):
+            array = blocks
+        else:
+            array = support.block_array(blocks)
         if not CXP_HAS_GIL:
             array = array.copy()  # what is checked may not change before it is used
         given = <const int32_t *>cnp.PyArray_DATA(array)
