@@ -244,8 +244,10 @@ Blocks of tokens by number, shared by the sequences that begin alike.
     Python's exists per block, so that the garbage collector has nothing to walk.
 
     **Thread-safety.** Each call is atomic; whatever Python code the tokens bring with
-    them runs before it. A forked child has a manager of its own. On builds without the
-    GIL it is an empty one if another thread was inside a call at that moment.
+    them runs before it. A finalizer or a signal handler may use the manager in the
+    middle of any call on it; the pure one refuses that with RuntimeError. A forked
+    child has a manager of its own: on builds without the GIL an empty one, if another
+    thread was inside a call at that moment.
 
     Examples
     --------
