@@ -9,6 +9,7 @@ The engine, each of it native with a pure-Python twin of the same behaviour:
   than LRU.
 - :class:`LazyProxy`: an object loaded when it is first used.
 - :class:`MarkovModel`: learns the order of keys, and predicts the next ones.
+- :class:`PrefixBlockManager`: blocks of tokens by number, shared by common prefixes.
 
 :class:`MemoryPool`: blocks of many sizes under one budget, over :class:`BlockPool`.
 
@@ -32,6 +33,7 @@ from ._backend import (
     MarkovModel,
     ObjectLease,
     ObjectPool,
+    PrefixBlockManager,
     SharedBlock,
     SharedBlockPool,
     TokenWindow,
@@ -47,6 +49,7 @@ from .stats import (
     NumpyPoolStats,
     ObjectPoolStats,
     PooledObject,
+    PrefixBlockStats,
     SharedPoolStats,
     SizeClassStats,
     TokenWindowStats,
@@ -82,6 +85,8 @@ __all__ = [
     "ObjectPool",
     "ObjectPoolStats",
     "PooledObject",
+    "PrefixBlockManager",
+    "PrefixBlockStats",
     "ResourceManager",
     "SharedBlock",
     "SharedBlockPool",

@@ -22,6 +22,7 @@ __all__ = [
     "TokenRangeError",
     "TruncatedFrameError",
     "UnknownResourceError",
+    "UnknownSequenceError",
     "ValueTooLargeError",
 ]
 
@@ -119,3 +120,7 @@ class StoreClosedError(CtxPoolError, ValueError):
 
 class UnknownResourceError(CtxPoolError, LookupError):
     """No resource type of this name is registered."""
+
+
+class UnknownSequenceError(CtxPoolError, LookupError):
+    """No sequence has this handle, or it was freed."""

@@ -7,15 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .messages import Group, Message, ToolCall
+    from .prefix import PrefixAllocation, PrefixBlockManager, PrefixEvent, PrefixGrowth
     from .tokens import Tokenizer
 
 __all__ = [
     "Group",
     "Message",
+    "PrefixAllocation",
+    "PrefixBlockManager",
+    "PrefixEvent",
+    "PrefixGrowth",
     "Tokenizer",
     "ToolCall",
 ]
 _homes = {
+    "PrefixAllocation": "prefix",
+    "PrefixEvent": "prefix",
+    "PrefixGrowth": "prefix",
+    "PrefixBlockManager": "prefix",
     "Group": "messages",
     "Message": "messages",
     "ToolCall": "messages",
