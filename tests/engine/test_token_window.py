@@ -296,6 +296,8 @@ SOURCES = {
     "bytearray": bytearray(b"\x01\x02\x03"),
     "memoryview": memoryview(b"\x01\x02\x03"),
     "strided memoryview": memoryview(b"\x01x\x02x\x03")[::2],
+    "unaligned memoryview": memoryview(b"x\1\0\2\0\3\0")[1:].cast("h"),
+    "array.array b": array.array("b", [1, 2, 3]),
     "array.array i": array.array("i", [1, 2, 3]),
     "array.array Q": array.array("Q", [1, 2, 3]),
     "ctypes": (ctypes.c_int16 * 3)(1, 2, 3),

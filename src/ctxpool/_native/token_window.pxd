@@ -2,8 +2,8 @@
 
 Whoever touches ``window.c`` serialises with the window's methods, by the GIL or by
 ``cython.critical_section(window)``. A stretch of tokens stays valid for as long as
-it is held (``cxp_gen_hold(window.c.gen, cxp_ring_section(&window.c))``, before the window
-changes) and was shown (``cxp_ring_show``).
+it is shown (``cxp_ring_show``) and held: ``cxp_gen_hold(gen, section)``, with the
+window's ``c.gen`` and ``cxp_ring_section(&c)`` of the moment when it was shown.
 """
 
 from libc.stdint cimport int64_t, uint64_t
@@ -101,7 +101,10 @@ cdef class TokenWindow:
     cdef int _put(self, const char *tokens, size_t m) except -1
     cdef int _put_telling(self, const char *tokens, size_t m) except -1
     cdef int _put_items(self, object tokens) except -1
+    cdef size_t _put_values(self, const void *source, size_t m, size_t size,
+                            bint is_signed) except? 0
     cdef int _put_array(self, object tokens) except -1
+    cdef bint _put_buffer(self, object tokens) except -1
     cdef bint _put_small_ints(self, object tokens) except -1
     cdef Py_ssize_t _find(self, object token, Py_ssize_t start, Py_ssize_t stop)
     cdef tuple _state(self)

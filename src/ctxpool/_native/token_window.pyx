@@ -9,7 +9,13 @@ called, and memory allocated: no Python code runs.
 
 cimport cython
 cimport numpy as cnp
-from cpython.buffer cimport PyObject_CheckBuffer
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS,
+    PyBUF_FORMAT,
+    PyBuffer_Release,
+    PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
 from cpython.list cimport PyList_CheckExact
 from cpython.long cimport (
     PyLong_CheckExact,
@@ -410,11 +416,13 @@ The last *capacity* tokens of a stream, always as one array.
             return
         if not isinstance(tokens, (list, tuple)):
             array = None
-            try:
-                if PyObject_CheckBuffer(tokens):
+            if PyObject_CheckBuffer(tokens):
+                if self._put_buffer(tokens):
+                    return
+                try:
                     array = np.asarray(memoryview(tokens))
-            except Exception:  # numpy has no dtype for it
-                array = None
+                except Exception:  # numpy has no dtype for it
+                    array = None
             if array is None and hasattr(type(tokens), "__array__"):
                 array = np.asarray(tokens)
             if array is not None:
@@ -495,11 +503,7 @@ The last *capacity* tokens of a stream, always as one array.
     cdef int _put_array(self, object tokens) except -1:
         cdef cnp.ndarray array = tokens
         cdef char kind = array.descr.kind
-        cdef bint is_signed
-        cdef size_t m, size, bad = 0
-        cdef char *to
-        cdef char *scratch = NULL
-        cdef int rc = 0
+        cdef size_t m, bad
         if cnp.PyArray_NDIM(array) != 1:
             if cnp.PyArray_NDIM(array) == 0:
                 raise TypeError("tokens must be iterable, not an array of no dimension")
@@ -513,32 +517,70 @@ The last *capacity* tokens of a stream, always as one array.
         if not cnp.PyArray_ISCARRAY_RO(array):
             array = array.astype(array.dtype.newbyteorder("="), order="C", subok=False)
         m = <size_t>cnp.PyArray_SIZE(array)
-        size = <size_t>cnp.PyArray_ITEMSIZE(array)
-        is_signed = kind == b"i"
+        bad = self._put_values(cnp.PyArray_DATA(array), m,
+                               <size_t>cnp.PyArray_ITEMSIZE(array), kind == b"i")
+        if bad < m:
+            raise TokenRangeError(f"token {array[bad]} does not fit {self._dtype}")
+        return 0
+
+    cdef bint _put_buffer(self, object tokens) except -1:
+        """Add a buffer of native integers; False, and nothing done, if it is not."""
+        cdef Py_buffer buffer
+        cdef size_t m, size, bad
+        cdef char kind = 0
+        try:
+            PyObject_GetBuffer(tokens, &buffer, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+        except Exception:  # numpy knows what to do with it, or what to say
+            return False
+        try:
+            size = <size_t>buffer.itemsize
+            if (buffer.ndim == 1 and buffer.format != NULL and buffer.format[0] != 0
+                    and buffer.format[1] == 0 and size in (1, 2, 4, 8)
+                    and <size_t>buffer.buf % size == 0):
+                kind = buffer.format[0]
+            if kind not in b"bhilqBHILQ":
+                return False
+            m = <size_t>buffer.len // size
+            bad = self._put_values(buffer.buf, m, size, kind > 97)  # b"a"
+            if bad < m:
+                value = memoryview(tokens)[bad]
+                raise TokenRangeError(f"token {value} does not fit {self._dtype}")
+        finally:
+            PyBuffer_Release(&buffer)
+        return True
+
+    cdef size_t _put_values(self, const void *source, size_t m, size_t size,
+                            bint is_signed) except? 0:
+        """Add m native integers: m, or where one is that does not fit; then nothing is
+        added."""
+        cdef size_t bad = m
+        cdef char *to
+        cdef char *scratch = NULL
+        cdef int rc = 0
         if size == self.c.size and is_signed == self.c.is_signed:
-            return self._put(<const char *>cnp.PyArray_DATA(array), m)
+            self._put(<const char *>source, m)
+            return m
         # Straight into the free slots, where that is possible.
         with cython.critical_section(self):
             to = cxp_ring_tail(&self.c, m)
             if to != NULL:
-                bad = cxp_cast(&self.c, to, size, is_signed, cnp.PyArray_DATA(array), m)
+                bad = cxp_cast(&self.c, to, size, is_signed, source, m)
                 if bad == m:
                     rc = self._add(to, m, cxp_ring_overflow(&self.c, m))
-        if to == NULL:
-            to = scratch = <char *>PyMem_RawMalloc(m * self.c.size + 1)
-            if to == NULL:
-                raise MemoryError(f"no memory for {m} tokens")
-            bad = cxp_cast(&self.c, to, size, is_signed, cnp.PyArray_DATA(array), m)
+        if rc:
+            raise MemoryError("no memory for the next buffer of the window")
+        if to != NULL:
+            return bad
+        scratch = <char *>PyMem_RawMalloc(m * self.c.size + 1)
+        if scratch == NULL:
+            raise MemoryError(f"no memory for {m} tokens")
         try:
-            if bad < m:
-                raise TokenRangeError(f"token {array[bad]} does not fit {self._dtype}")
-            if rc:
-                raise MemoryError("no memory for the next buffer of the window")
-            if scratch != NULL:
+            bad = cxp_cast(&self.c, scratch, size, is_signed, source, m)
+            if bad == m:
                 self._put(scratch, m)
         finally:
             PyMem_RawFree(scratch)
-        return 0
+        return bad
 
     cdef int _add(self, const char *tokens, size_t m, size_t drop):
         """0, or -1 without memory. In a critical section."""
