@@ -108,6 +108,8 @@ extend(cxp_ring *ring, const int64_t *tokens, size_t m)
         to = bytes;
     for (size_t i = 0; i < m; i++)
         cxp_token_write(to + i * ring->size, ring->size, (uint64_t)tokens[i]);
+    if ((to != bytes || below(2)) && cxp_ring_fast(ring, to, m))
+        return 0;
     return cxp_ring_extend(ring, to, m, cxp_ring_overflow(ring, m));
 }
 

@@ -241,16 +241,37 @@ cxp_ring_init(cxp_ring *ring, size_t capacity, size_t slack, size_t sink, size_t
     return 0;
 }
 
-/* Where m tokens may be written, to be added by cxp_ring_extend(ring, it, m, ...):
- * the free slots after the window. NULL if they must come from elsewhere. */
+/* Where m tokens may be written, to be added by cxp_ring_fast, or by cxp_ring_extend if
+ * that does not: the free slots after the window. NULL if they must come from
+ * elsewhere. */
 static inline char *
 cxp_ring_tail(const cxp_ring *ring, size_t m)
 {
+    if (m <= ring->stop - ring->w)
+        return ring->data + ring->w * ring->size;
     if (ring->tell || ring->w < ring->viewed || m > ring->wall - ring->w ||
         cxp_ring_overflow(ring, m) > (ring->prefix ? 0 : ring->w - ring->start) ||
         (ring->pinned && ring->npinned < ring->sink))
         return NULL;
     return ring->data + ring->w * ring->size;
+}
+
+/* Add m tokens, if nothing but a copy is needed, as cxp_ring_push does. */
+static inline bool
+cxp_ring_fast(cxp_ring *ring, const char *src, size_t m)
+{
+    if (m > ring->stop - ring->w)
+        return false;
+    char *to = ring->data + ring->w * ring->size;
+    if (src != to)
+        cxp_token_copy(to, src, m * ring->size);
+    ring->w += m;
+    if (ring->w - ring->start > ring->room) {
+        size_t over = ring->w - ring->start - ring->room;
+        ring->start += over;
+        ring->evicted += over;
+    }
+    return true;
 }
 
 /* Whether cxp_ring_extend(ring, ..., m, drop) will change generations. Who holds the

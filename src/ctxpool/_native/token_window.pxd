@@ -59,6 +59,7 @@ cdef extern from "ctxpool/token_ring.h" nogil:
     void cxp_token_write(char *at, unsigned size, uint64_t token)
     bint cxp_ring_push(cxp_ring *ring, int64_t token)
     char *cxp_ring_tail(const cxp_ring *ring, size_t m)
+    bint cxp_ring_fast(cxp_ring *ring, const char *src, size_t m)
     bint cxp_ring_turns(const cxp_ring *ring, size_t m, size_t drop)
     int cxp_ring_extend(cxp_ring *ring, const void *src, size_t m, size_t drop)
     int cxp_ring_popleft(cxp_ring *ring, uint64_t *token)

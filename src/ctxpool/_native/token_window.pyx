@@ -461,7 +461,7 @@ The last *capacity* tokens of a stream, always as one array.
             to = cxp_ring_tail(&self.c, <size_t>n)
             if to != NULL:
                 simple = cxp_read_small_ints(&self.c, items, n, to)
-                if simple:
+                if simple and not cxp_ring_fast(&self.c, to, <size_t>n):
                     rc = self._add(to, <size_t>n,
                                    cxp_ring_overflow(&self.c, <size_t>n))
         if rc:
@@ -565,7 +565,7 @@ The last *capacity* tokens of a stream, always as one array.
             to = cxp_ring_tail(&self.c, m)
             if to != NULL:
                 bad = cxp_cast(&self.c, to, size, is_signed, source, m)
-                if bad == m:
+                if bad == m and not cxp_ring_fast(&self.c, to, m):
                     rc = self._add(to, m, cxp_ring_overflow(&self.c, m))
         if rc:
             raise MemoryError("no memory for the next buffer of the window")
@@ -594,11 +594,12 @@ The last *capacity* tokens of a stream, always as one array.
     cdef int _put(self, const char *tokens, size_t m) except -1:
         """Add m checked tokens."""
         cdef int rc = 0
-        cdef bint tell
+        cdef bint tell = False
         with cython.critical_section(self):
-            tell = self.c.tell
-            if not tell:
-                rc = self._add(tokens, m, cxp_ring_overflow(&self.c, m))
+            if not cxp_ring_fast(&self.c, tokens, m):
+                tell = self.c.tell
+                if not tell:
+                    rc = self._add(tokens, m, cxp_ring_overflow(&self.c, m))
         if rc:
             raise MemoryError("no memory for the next buffer of the window")
         if tell:
