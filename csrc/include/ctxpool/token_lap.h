@@ -37,10 +37,13 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "ctxpool/token_copy.h"
 #include "ctxpool/token_gen.h"
 
-#define CXP_RING_BATCH ((size_t)64)   /* appends between two steps of copying ahead */
-#define CXP_RING_PIECE ((size_t)4096) /* bytes of an extend between two of them */
+#define CXP_RING_BATCH ((size_t)64)    /* appends between two steps of copying ahead */
+#define CXP_RING_PIECE ((size_t)16384) /* bytes of an extend between two of them */
+#define CXP_RING_NEAR  ((size_t)65536) /* bytes of it that are left in the caches */
+#define CXP_RING_LARGE ((size_t)1 << 23) /* bytes of a buffer that no cache holds */
 
 /* What a caller of a callback wants to know afterwards: the lowest absolute position
  * at which the window ended while he was not looking (pop reuses positions). */
@@ -75,6 +78,7 @@ typedef struct cxp_ring {
     uint64_t origin;      /* absolute position of slot 0 */
     uint64_t generations; /* used up */
     bool round;           /* a generation may begin in the buffer of the last one */
+    bool large;           /* a buffer is larger than the caches */
     unsigned grain;       /* log2 of the slots of a section */
 
     cxp_gen *gen;
@@ -90,19 +94,6 @@ typedef struct cxp_ring {
     uint64_t repins; /* changes of it */
     cxp_watch *watches;
 } cxp_ring;
-
-/* memcpy, but for a trap in it: where `to` lies less than a cache line behind `from` in
- * their pages, the `rep movsb` of older glibcs takes 20 times as long on AMD's Zen 3
- * and 4. They do not use it for short copies. */
-static inline void
-cxp_token_copy(char *to, const char *from, size_t n)
-{
-    const size_t page = 4096, line = 64, brief = 1024;
-    if (((uintptr_t)to - (uintptr_t)from) % page - 1 < line - 1)
-        for (; n > brief; n -= brief, to += brief, from += brief)
-            memcpy(to, from, brief);
-    memcpy(to, from, n);
-}
 
 /* Slots [0, end) were shown to someone who holds the generation. */
 static inline void
@@ -222,7 +213,7 @@ cxp_ring_copy_to(cxp_ring *ring, size_t goal)
         j = ring->start - shift;
     if (j < goal) {
         cxp_token_copy(to + j * size, ring->data + (j + shift) * size,
-                       (goal - j) * size);
+                       (goal - j) * size, ring->large);
         j = goal;
     }
     ring->copied = j;
@@ -268,7 +259,8 @@ cxp_ring_renew(cxp_ring *ring, size_t drop, size_t m)
         ring->w -= shift;
     } else {
         memcpy(to, ring->data, pins * size);
-        cxp_token_copy(to + pins * size, ring->data + from * size, live * size);
+        cxp_token_copy(to + pins * size, ring->data + from * size, live * size,
+                       ring->large);
         ring->start = 0;
         ring->origin += from - pins;
         ring->w = pins + live;

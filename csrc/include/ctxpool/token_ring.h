@@ -215,6 +215,7 @@ cxp_ring_init(cxp_ring *ring, size_t capacity, size_t slack, size_t sink, size_t
         ring->grain++;
 
     size_t nbytes = ring->slots * size;
+    ring->large = nbytes >= CXP_RING_LARGE;
     ring->home = (cxp_home *)calloc(1, sizeof *ring->home);
     if (ring->home) {
         ring->home->refs = 1;
@@ -247,7 +248,7 @@ cxp_ring_init(cxp_ring *ring, size_t capacity, size_t slack, size_t sink, size_t
 static inline char *
 cxp_ring_tail(const cxp_ring *ring, size_t m)
 {
-    if (m <= ring->stop - ring->w)
+    if (m <= ring->stop - ring->w && m <= ring->room)
         return ring->data + ring->w * ring->size;
     if (ring->tell || ring->w < ring->viewed || m > ring->wall - ring->w ||
         cxp_ring_overflow(ring, m) > (ring->prefix ? 0 : ring->w - ring->start) ||
@@ -260,11 +261,11 @@ cxp_ring_tail(const cxp_ring *ring, size_t m)
 static inline bool
 cxp_ring_fast(cxp_ring *ring, const char *src, size_t m)
 {
-    if (m > ring->stop - ring->w)
+    if (m > ring->stop - ring->w || (ring->large && m * ring->size > CXP_RING_NEAR))
         return false;
     char *to = ring->data + ring->w * ring->size;
     if (src != to)
-        cxp_token_copy(to, src, m * ring->size);
+        cxp_token_copy(to, src, m * ring->size, false);
     ring->w += m;
     if (ring->w - ring->start > ring->room) {
         size_t over = ring->w - ring->start - ring->room;
@@ -286,8 +287,9 @@ cxp_ring_turns(const cxp_ring *ring, size_t m, size_t drop)
            (ring->prefix ? gone > 0 : rest > ring->wall - ring->w);
 }
 
-/* Write n tokens at w, unless they are there. What is copied ahead of a long piece is
- * copied while it is in the nearest cache. */
+/* Write n tokens at w, unless they are there. Of many, each piece is copied ahead while
+ * it is in the nearest cache; and where the caches are too small for a buffer, those
+ * that come before the newest go past them. */
 static inline void
 cxp_ring_write(cxp_ring *ring, const char *in, size_t n, bool wait)
 {
@@ -301,7 +303,8 @@ cxp_ring_write(cxp_ring *ring, const char *in, size_t n, bool wait)
     }
     while (n) {
         size_t m = wait || n < piece ? n : piece;
-        cxp_token_copy(to, in, m * size);
+        bool past = ring->large && (n - m) * size >= CXP_RING_NEAR;
+        cxp_token_copy(to, in, m * size, past);
         in += m * size;
         to += m * size;
         n -= m;
