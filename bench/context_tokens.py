@@ -239,8 +239,9 @@ def worst_extends(capacity: int, n: int, generations: float) -> np.ndarray:
 
 def worst_appends(capacity: int, each: int) -> np.ndarray:
     """Of appends before, at and after every place where something changes: the end of
-    a generation, the beginning of copying ahead; and in the middle."""
-    now = time.perf_counter_ns
+    a generation, the beginning of copying ahead; and in the middle. The first ones
+    after the extends that lead to such a place are not timed."""
+    now, warm = time.perf_counter_ns, 5_000
     places = [capacity * k // 2 for k in range(2, 15)]
     out = np.zeros(len(places) * each, np.int64)
 
@@ -249,9 +250,12 @@ def worst_appends(capacity: int, each: int) -> np.ndarray:
         step = np.zeros(10_000, np.int32)
         add = made.append
         for place in places:
-            while made.position + len(step) < place - each // 2:
+            first = place - each // 2 - warm
+            while made.position + len(step) < first:
                 made.extend(step)
-            made.extend(step[: max(place - each // 2 - made.position, 0)])
+            made.extend(step[: max(first - made.position, 0)])
+            for _ in range(warm):
+                add(7)
             for _ in range(each):
                 start = now()
                 add(7)

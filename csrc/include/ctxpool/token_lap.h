@@ -41,6 +41,7 @@
 #include "ctxpool/token_gen.h"
 
 #define CXP_RING_BATCH ((size_t)64)    /* appends between two steps of copying ahead */
+#define CXP_RING_LOOK  ((size_t)4096)  /* at most, between two looks at the way */
 #define CXP_RING_PIECE ((size_t)16384) /* bytes of an extend between two of them */
 #define CXP_RING_NEAR  ((size_t)65536) /* bytes of it that are left in the caches */
 #define CXP_RING_LARGE ((size_t)1 << 23) /* bytes of a buffer that no cache holds */
@@ -176,9 +177,13 @@ cxp_ring_nears(cxp_ring *ring)
     bool held = ring->wall < ring->slots;
     ring->due = ring->w + CXP_RING_BATCH;
     if (left > ring->carry) {
+        /* Now and then all the same: what then runs and is read is to be in a cache. */
         size_t near = ring->wall - ring->carry;
-        if (near > ring->due)
-            ring->due = near;
+        size_t due = ring->w + CXP_RING_LOOK;
+        __builtin_prefetch(ring->gen, 1);
+        __builtin_prefetch(ring->gen->held + CXP_GEN_SECTIONS - 1, 1);
+        __builtin_prefetch(ring->data, 1);
+        ring->due = near < due ? near : due;
         return false;
     }
     if (held && left > ring->carry / 2)
