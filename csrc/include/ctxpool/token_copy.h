@@ -23,6 +23,14 @@
 #define CXP_COPY_BRIEF ((size_t)1024) /* memcpy takes no `rep movsb` for it */
 #define CXP_COPY_LONG  ((size_t)8192)
 
+/* The library's memcpy: where gcc knows that n is small, it would write `rep movs`. */
+static inline void
+cxp_copy_call(char *to, const char *from, size_t n)
+{
+    __asm__("" : "+r"(n));
+    memcpy(to, from, n);
+}
+
 #ifdef __SSE2__
 /* n >= CXP_COPY_LONG bytes. `past`: by stores that go to memory, not to a cache. */
 static inline void
@@ -74,8 +82,8 @@ cxp_token_copy(char *to, const char *from, size_t n, bool past)
     if (((uintptr_t)to - (uintptr_t)from) % 4096 - 1 < CXP_COPY_LINE - 1)
         for (; n > CXP_COPY_BRIEF;
              n -= CXP_COPY_BRIEF, to += CXP_COPY_BRIEF, from += CXP_COPY_BRIEF)
-            memcpy(to, from, CXP_COPY_BRIEF);
-    memcpy(to, from, n);
+            cxp_copy_call(to, from, CXP_COPY_BRIEF);
+    cxp_copy_call(to, from, n);
 }
 
 #endif /* CTXPOOL_TOKEN_COPY_H */
