@@ -43,8 +43,8 @@ $(VENV)/.optional: $(VENV)/.made
 	tools/optional.sh $(py)
 	touch $@
 
-# The peers of the cache or of the pools, those of the extra that have a wheel here.
-$(VENV)/.bench-cache $(VENV)/.bench-pools: $(VENV)/.%: $(VENV)/.bench
+# The peers of the cache, of the pools or of the window, those of the extra that have a wheel here.
+$(VENV)/.bench-cache $(VENV)/.bench-pools $(VENV)/.bench-window: $(VENV)/.%: $(VENV)/.bench
 	tools/optional.sh $(py) $*
 	touch $@
 
@@ -138,6 +138,10 @@ bench-numpy: build $(VENV)/.bench ## NumPy's memory: the pool against glibc, tcm
 .PHONY: bench-pools
 bench-pools: build $(VENV)/.bench-pools ## the pools against their peers (10 minutes); JSON in out/, picture in docs/
 	$(py) bench/pools.py --json out/pools.json --plot $(if $(ARGS),out,docs)/pools.png $(ARGS)
+
+.PHONY: bench-window
+bench-window: build $(VENV)/.bench-window ## TokenWindow at every size against its peers (10 minutes); in out/
+	$(py) bench/token_window.py --json out/token_window.json --plot out/token_window.png $(ARGS)
 
 .PHONY: bars
 bars: build $(VENV)/.bench ## each promised ratio, measured: PASS or MISS

@@ -283,10 +283,10 @@ def immutable() -> Bar:
 
 
 def worst(capacity: int = 10_000_000, n: int = 512) -> Bar:
-    """The worst extend in more than two generations. Each operation's time is the
+    """The worst extend in more than a generation. Each operation's time is the
     least of four runs: what comes again at the same place is ours, the rest noise."""
     tokens = np.arange(n, dtype=np.int32)
-    count = int(2.5 * capacity / n)
+    count = int(3.5 * capacity / n)
     runs = []
     for _ in range(4):
         window = window_class()(capacity)

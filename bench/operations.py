@@ -303,7 +303,7 @@ def measure(
             if subtract:
                 start = time.perf_counter_ns()
                 empty(ops)
-                base = min(base, (time.perf_counter_ns() - start) / ops / group[0].per)
+                base = min(base, (time.perf_counter_ns() - start) / ops)
             turn = round_ % len(names)
             for name in names[turn:] + names[:turn]:
                 loop, n = loops[name], counts[name]
@@ -317,7 +317,10 @@ def measure(
     finally:
         gc.enable()
     if subtract:
-        return {n: [max(x - base, 0.1) for x in many] for n, many in figures.items()}
+        return {
+            name: [max(x - base / per[name], 0.1) for x in many]
+            for name, many in figures.items()
+        }
     return figures
 
 

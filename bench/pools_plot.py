@@ -90,8 +90,9 @@ PANELS = {
 }
 
 
-def draw(report: dict[str, Any], path: Path) -> None:
-    """Write the picture of a report, in the format that the suffix names.
+def draw(report: dict[str, Any], path: Path, panels: dict[str, str] = PANELS) -> None:
+    """Write the picture of a report, in the format that the suffix names. *panels*:
+    how the titles of the sections that are drawn begin, and what is written there.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
     found = [
         (rows, what)
-        for start, what in PANELS.items()
+        for start, what in panels.items()
         for name, rows in report["sections"].items()
         if name.startswith(start)
     ]

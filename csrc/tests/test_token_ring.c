@@ -50,6 +50,7 @@ below(size_t n)
 
 typedef struct {
     cxp_gen *gen;
+    size_t section;
     const char *data;
     size_t nbytes;
     char *copy;
@@ -62,7 +63,7 @@ shown_end(shown *s)
         return;
     CHECK(memcmp(s->data, s->copy, s->nbytes) == 0);
     free(s->copy);
-    cxp_gen_unref(s->gen);
+    cxp_gen_drop(s->gen, s->section);
     s->gen = NULL;
 }
 
@@ -75,7 +76,8 @@ shown_begin(shown *s, cxp_ring *ring)
     s->copy = malloc(s->nbytes + 1);
     memcpy(s->copy, s->data, s->nbytes);
     s->gen = ring->gen;
-    cxp_gen_ref(ring->gen);
+    s->section = cxp_ring_section(ring);
+    cxp_gen_hold(s->gen, s->section);
     cxp_ring_show(ring, ring->w);
 }
 
@@ -106,6 +108,8 @@ extend(cxp_ring *ring, const int64_t *tokens, size_t m)
         to = bytes;
     for (size_t i = 0; i < m; i++)
         cxp_token_write(to + i * ring->size, ring->size, (uint64_t)tokens[i]);
+    if ((to != bytes || below(2)) && cxp_ring_fast(ring, to, m))
+        return 0;
     return cxp_ring_extend(ring, to, m, cxp_ring_overflow(ring, m));
 }
 
@@ -135,7 +139,7 @@ random_run(bool compact, bool hold)
     model m = {.capacity = 1 + below(150)};
     m.sink = below(2) ? 0 : below(m.capacity);
     m.step = compact ? 1 + below(m.capacity - m.sink) : 1;
-    size_t slack = 1 + below(below(2) ? 4 : 300);
+    size_t slack = 1 + below(below(2) ? 4 : 1000);
     unsigned size = 1u << below(4);
     cxp_ring ring;
     CHECK(cxp_ring_init(&ring, m.capacity, slack, m.sink, m.step, compact, size,
@@ -231,13 +235,64 @@ test_two_buffers_serve_for_ever_when_nobody_holds_one(void)
 {
     cxp_ring ring;
     CHECK(cxp_ring_init(&ring, 100, 100, 0, 1, false, 4, true) == 0);
-    cxp_gen *first = ring.gen, *second = ring.next;
+    cxp_gen *first = ring.gen, *second = ring.home->spare;
     for (int i = 0; i < 10000; i++) {
         CHECK(append(&ring, i) == 0);
         CHECK(ring.gen == first || ring.gen == second);
     }
     CHECK(ring.generations > 50);
     CHECK(cxp_ring_bytes(&ring) == 2 * 200 * 4);
+    cxp_ring_fini(&ring);
+}
+
+/* The newest is held until there is a newer one, as by `view = window.view()`. */
+static void
+test_with_slack_one_buffer_serves_for_ever(void)
+{
+    for (size_t capacity = 1; capacity < 3000; capacity = capacity * 3 / 2 + 1) {
+        for (size_t m = 1; m <= capacity; m += capacity / 3 + 1) {
+            cxp_ring ring;
+            int64_t tokens[MODEL_MAX] = {0};
+            shown newest = {0};
+            CHECK(cxp_ring_init(&ring, capacity, 3 * capacity, 0, 1, false, 4, true) ==
+                  0);
+            cxp_gen *only = ring.gen;
+            for (size_t i = 0; i < 30000 && !check_failures; i += m) {
+                if (m == 1)
+                    CHECK(append(&ring, (int64_t)i) == 0);
+                else
+                    CHECK(extend(&ring, tokens, m < MODEL_MAX ? m : MODEL_MAX) == 0);
+                if (capacity >= 64 && 4 * m < capacity) {
+                    shown_begin(&newest, &ring);
+                    CHECK(ring.gen == only);
+                }
+                check_ring(&ring);
+            }
+            if (capacity >= 64 && 4 * m < capacity)
+                CHECK(cxp_ring_bytes(&ring) == 4 * capacity * 4);
+            shown_end(&newest);
+            cxp_ring_fini(&ring);
+        }
+    }
+}
+
+static void
+test_what_is_held_for_long_is_gone_round(void)
+{
+    cxp_ring ring;
+    shown old = {0};
+    CHECK(cxp_ring_init(&ring, 100, 300, 0, 1, false, 4, true) == 0);
+    for (int i = 0; i < 20000; i++) {
+        CHECK(append(&ring, i) == 0);
+        check_ring(&ring);
+        if (i % 1777 == 500) /* and ends the one before */
+            shown_begin(&old, &ring);
+        for (size_t k = 0; k < cxp_ring_len(&ring); k++)
+            CHECK((int64_t)cxp_ring_load(&ring, cxp_ring_at(&ring, k)) ==
+                  i + 1 - (int64_t)cxp_ring_len(&ring) + (int64_t)k);
+    }
+    shown_end(&old);
+    CHECK(cxp_ring_bytes(&ring) <= 2 * 400 * 4);
     cxp_ring_fini(&ring);
 }
 
@@ -294,12 +349,17 @@ test_find(void)
 
 #define HANDED 8
 
+typedef struct {
+    cxp_gen *gen;
+    size_t section;
+} hold;
+
 static void *
 drop_all(void *arg)
 {
-    cxp_gen **handed = arg;
+    hold *handed = arg;
     for (int i = 0; i < HANDED; i++)
-        cxp_gen_unref(handed[i]);
+        cxp_gen_drop(handed[i].gen, handed[i].section);
     return NULL;
 }
 
@@ -308,13 +368,14 @@ test_any_thread_may_drop_what_was_shown(void)
 {
     for (int round = 0; round < 300; round++) {
         cxp_ring ring;
-        cxp_gen *handed[HANDED];
+        hold handed[HANDED];
         pthread_t thread;
-        CHECK(cxp_ring_init(&ring, 10, 10, 0, 1, false, 4, true) == 0);
+        CHECK(cxp_ring_init(&ring, 10, round & 1 ? 10 : 30, 0, 1, false, 4, true) == 0);
         for (int i = 0; i < HANDED * 15; i++) {
             CHECK(append(&ring, i) == 0);
             if (i % 15 == 0) {
-                cxp_gen_ref(handed[i / 15] = ring.gen);
+                handed[i / 15] = (hold){ring.gen, cxp_ring_section(&ring)};
+                cxp_gen_hold(ring.gen, cxp_ring_section(&ring));
                 cxp_ring_show(&ring, ring.w);
             }
         }
@@ -342,6 +403,8 @@ main(void)
     test_random_actions_against_the_model();
     test_a_push_out_of_range_does_nothing();
     test_two_buffers_serve_for_ever_when_nobody_holds_one();
+    test_with_slack_one_buffer_serves_for_ever();
+    test_what_is_held_for_long_is_gone_round();
     test_no_append_copies_more_than_two_batches();
     test_a_pop_is_seen_by_who_watches();
     test_find();

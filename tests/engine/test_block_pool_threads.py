@@ -1,6 +1,7 @@
 """Waiting, threads, forks and exits of a BlockPool."""
 
 import asyncio
+import importlib
 import os
 import signal
 import subprocess
@@ -386,3 +387,73 @@ def test_a_block_of_the_waiting_task_is_dropped_by_a_thread(impl):
 
     asyncio.run(main())
     assert in_time == [True]
+
+
+# ---- a call that interrupts another one of the same thread ----
+
+
+@pytest.fixture
+def interrupting(monkeypatch):
+    """A pure pool; ``calls`` of it come in the middle of its next call."""
+    module = importlib.import_module("ctxpool._pure.block_pool")
+    pool = module.BlockPool(64, 4)
+    calls, drain = [], module.BlockPool._drain
+
+    def interrupted(self):
+        drain(self)
+        while calls:
+            calls.pop()()
+
+    monkeypatch.setattr(module.BlockPool, "_drain", interrupted)
+    return pool, calls
+
+
+def test_a_call_that_interrupts_one_is_refused(interrupting):
+    pool, calls = interrupting
+    refused = []
+
+    def call():
+        for use in (pool.acquire, pool.stats, pool.trim, pool.allocate):
+            with pytest.raises(RuntimeError, match="that interrupted a call on a pool"):
+                use()
+            refused.append(use)
+
+    calls.append(call)
+    pool.acquire().release()
+    assert len(refused) == 4
+    assert pool.stats().in_use == 0
+    pool.check()
+
+
+def test_a_release_that_interrupts_a_call_is_done_after_it(interrupting):
+    pool, calls = interrupting
+    block = pool.acquire()
+    calls.append(block.release)
+    assert pool.stats().in_use <= 1
+    assert pool.stats().in_use == 0
+    pool.check()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+def test_a_signal_handler_never_hangs_on_a_pool(impl):
+    pool, refused = impl.BlockPool(64, 64), []
+
+    def handler(number, frame):
+        try:
+            pool.acquire().release()
+        except RuntimeError as error:
+            refused.append(error)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+    try:
+        stop = time.monotonic() + 0.3
+        while time.monotonic() < stop:
+            held = [pool.acquire() for _ in range(9)]
+            held.clear()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert impl.backend == "pure" or not refused
+    assert pool.stats().in_use == 0
+    pool.check()

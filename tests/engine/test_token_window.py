@@ -83,7 +83,7 @@ def test_parameters_can_be_read_and_not_written(impl):
     for name in ("capacity", "maxlen", "dtype", "position", "evicted", "on_evict"):
         with pytest.raises(AttributeError):
             setattr(window, name, 1)
-    assert impl.TokenWindow(9).slack == 9
+    assert impl.TokenWindow(9).slack == 27
 
 
 def test_the_constructor_runs_once(impl):
@@ -296,6 +296,8 @@ SOURCES = {
     "bytearray": bytearray(b"\x01\x02\x03"),
     "memoryview": memoryview(b"\x01\x02\x03"),
     "strided memoryview": memoryview(b"\x01x\x02x\x03")[::2],
+    "unaligned memoryview": memoryview(b"x\1\0\2\0\3\0")[1:].cast("h"),
+    "array.array b": array.array("b", [1, 2, 3]),
     "array.array i": array.array("i", [1, 2, 3]),
     "array.array Q": array.array("Q", [1, 2, 3]),
     "ctypes": (ctypes.c_int16 * 3)(1, 2, 3),
@@ -541,22 +543,55 @@ def test_stats(impl, shape):
     assert stats.bytes >= 8 * 4
 
 
+def read_now_and_then(window, tokens, every):
+    """Add tokens one by one; as in a loop, each array is let go when the next comes."""
+    view = None
+    for i in range(tokens):
+        window.append(i)
+        if i % every == 0:
+            view = window.view()
+    return view
+
+
 def test_native_memory_is_what_is_said():
     native = pytest.importorskip("ctxpool._native.token_window")
     window = native.TokenWindow(1000, dtype="int16")
-    for i in range(5000):
+    read_now_and_then(window, 30_000, 1)
+    read_now_and_then(window, 30_000, 499)
+    assert window.stats().bytes == 4000 * 2
+    assert window.stats().generations == 59_000 // 3_000
+    held = read_now_and_then(window, 100, 50)
+    read_now_and_then(window, 30_000, 100)
+    assert window.stats().bytes == 4000 * 2  # and what `held` keeps
+    del held
+    assert window.stats().bytes == 2 * 4000 * 2  # kept as the spare
+    read_now_and_then(window, 30_000, 100)
+    assert window.stats().bytes == 2 * 4000 * 2
+
+
+def test_native_memory_with_little_slack():
+    native = pytest.importorskip("ctxpool._native.token_window")
+    window = native.TokenWindow(1000, slack=1000, dtype="int16")
+    for i in range(5_000):
         window.append(i)
-        if i % 100 == 0:
-            window.view()
+        window.view()
     assert window.stats().bytes == 2 * 2000 * 2
-    held = [window.view()]
-    for i in range(10000):
-        window.append(i)
-        if i % 2000 == 0:
-            held.append(window.view())
+    held = [read_now_and_then(window, 2_001, 2_000) for _ in range(5)]
     assert window.stats().bytes == 2 * 2000 * 2
     del held
     assert window.stats().bytes == 3 * 2000 * 2  # with a spare
+
+
+@pytest.mark.parametrize("after", [1, 100, 1_000, 2_500, 3_999])
+def test_an_array_kept_for_long_never_changes(impl, after):
+    window = impl.TokenWindow(1000)
+    window.extend(range(after))
+    kept = window.view(), window.last(7)
+    before = [shown.tolist() for shown in kept]
+    for first in range(after, after + 40_000, 700):
+        window.extend(range(first, first + 700))
+        assert [shown.tolist() for shown in kept] == before
+        assert window.view()[-1] == first + 699
 
 
 # ---- arrays ----

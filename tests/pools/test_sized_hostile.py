@@ -24,7 +24,7 @@ def test_probe(impl, probe):
     if probe == "memory_is_flat" and "asan" in os.environ.get("LD_PRELOAD", ""):
         pytest.skip("AddressSanitizer keeps what was freed")
     if impl.backend == "pure" and probe.endswith("use_the_pool"):
-        pytest.skip("the pure twin's lock may be held by this very thread")
+        pytest.skip("the pure pool refuses what interrupts a call of its own")
     done = subprocess.run(
         [sys.executable, SCRIPT, impl.backend, probe],
         capture_output=True,

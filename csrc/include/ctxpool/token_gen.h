@@ -1,11 +1,16 @@
-/* Generations: counted buffers of tokens, and where a retired one waits.
+/* Generations' buffers: counted, with a count for each section of them that somebody
+ * sees; and where a retired one waits.
  *
- * A ring and the generations it made share a `cxp_home`. The last reference to a
- * generation makes it the home's *spare*, from which the ring takes its next one: so a
- * ring whose views are short-lived never allocates, and nothing looks at anybody's
+ * Whoever was shown tokens *holds* the buffer, and in it the section in which they
+ * begin: so a ring knows which of its old tokens nobody sees any more, and may write
+ * there again without leaving the buffer.
+ *
+ * A ring and the buffers it made share a `cxp_home`. The last reference to a
+ * buffer makes it the home's *spare*, from which the ring takes its next one: so a
+ * ring whose views are short-lived never allocates, and nothing looks at any object's
  * reference count. One spare is kept, another one is freed; when the ring is gone
  * (`closed`) none is kept. The home dies with the last that refers to it: the ring, and
- * every generation, a spare included.
+ * every buffer, a spare included.
  *
  * Thread-safe: references are taken by whoever has one, and dropped by any thread at
  * any time. O(1), but for the allocator. No Python here.
@@ -13,11 +18,19 @@
 #ifndef CTXPOOL_TOKEN_GEN_H
 #define CTXPOOL_TOKEN_GEN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
-#define CXP_GEN_ALIGN ((size_t)64)
+#define CXP_GEN_ALIGN    ((size_t)64)
+#define CXP_GEN_HEAD     ((size_t)128)
+#define CXP_GEN_SECTIONS 16
+#define CXP_GEN_HUGE     ((size_t)1 << 22)
 
 /* Under AddressSanitizer a spare buffer is poisoned: a use of a view that nobody
  * holds any more is reported. */
@@ -40,22 +53,25 @@
 struct cxp_gen;
 
 typedef struct cxp_home {
-    size_t refs;           /* atomic: the ring, and each generation, spare or not */
-    size_t nbytes;         /* of a generation's tokens */
-    struct cxp_gen *spare; /* atomic: a retired generation, or NULL */
+    size_t refs;           /* atomic: the ring, and each buffer, spare or not */
+    size_t nbytes;         /* of a buffer's tokens */
+    struct cxp_gen *spare; /* atomic: a retired buffer, or NULL */
     int closed;            /* atomic: the ring is gone, keep no spare */
 } cxp_home;
 
 typedef struct cxp_gen {
     size_t refs; /* atomic */
     size_t nbytes;
-    cxp_home *home; /* NULL: a buffer that is simply freed */
-} cxp_gen;          /* the tokens follow, CXP_GEN_ALIGN bytes after its start */
+    cxp_home *home;                  /* NULL: a buffer that is simply freed */
+    uint32_t held[CXP_GEN_SECTIONS]; /* atomic: of refs, those who see this section */
+} cxp_gen; /* the tokens follow, CXP_GEN_HEAD bytes after its start */
+
+_Static_assert(sizeof(cxp_gen) <= CXP_GEN_HEAD, "the tokens follow the head");
 
 static inline char *
 cxp_gen_data(cxp_gen *gen)
 {
-    return (char *)gen + CXP_GEN_ALIGN;
+    return (char *)gen + CXP_GEN_HEAD;
 }
 
 /* A buffer with one reference; NULL when memory is short. Its pages are touched by
@@ -63,17 +79,47 @@ cxp_gen_data(cxp_gen *gen)
 static inline cxp_gen *
 cxp_gen_new(cxp_home *home, size_t nbytes)
 {
-    if (nbytes > SIZE_MAX - 2 * CXP_GEN_ALIGN)
+    if (nbytes > SIZE_MAX - CXP_GEN_HEAD - CXP_GEN_ALIGN)
         return NULL;
-    size_t size = (nbytes + 2 * CXP_GEN_ALIGN - 1) & ~(CXP_GEN_ALIGN - 1);
+    size_t size = (CXP_GEN_HEAD + nbytes + CXP_GEN_ALIGN - 1) & ~(CXP_GEN_ALIGN - 1);
     cxp_gen *gen = (cxp_gen *)aligned_alloc(CXP_GEN_ALIGN, size);
     if (gen == NULL)
         return NULL;
     gen->refs = 1;
     gen->nbytes = nbytes;
     gen->home = home;
+    memset(gen->held, 0, sizeof gen->held);
     if (home)
         __atomic_add_fetch(&home->refs, 1, __ATOMIC_RELAXED);
+    return gen;
+}
+
+/* The same, with all pages touched: huge ones, if it is large. A buffer whose pages are
+ * touched one by one later does not have them, since to clear one takes 0.1 ms. */
+static inline cxp_gen *
+cxp_gen_touched(cxp_home *home, size_t nbytes)
+{
+    cxp_gen *gen = cxp_gen_new(home, nbytes);
+    if (gen == NULL)
+        return NULL;
+    char *data = cxp_gen_data(gen);
+#ifdef MADV_HUGEPAGE
+    if (nbytes >= CXP_GEN_HUGE) {
+        size_t before = (size_t)(-(uintptr_t)data % 4096);
+        madvise(data + before, nbytes - before, MADV_HUGEPAGE); /* or do without */
+    }
+#endif
+    memset(data, 0, nbytes);
+    return gen;
+}
+
+/* One of no ring, held by the caller in section 0. */
+static inline cxp_gen *
+cxp_gen_alone(size_t nbytes)
+{
+    cxp_gen *gen = cxp_gen_new(NULL, nbytes);
+    if (gen)
+        gen->held[0] = 1;
     return gen;
 }
 
@@ -130,6 +176,28 @@ cxp_gen_unref(cxp_gen *gen)
     if (__atomic_load_n(&home->closed, __ATOMIC_SEQ_CST))
         cxp_home_drain(home);
     cxp_home_unref(home);
+}
+
+/* A reference, for whoever is shown tokens that begin in a section. */
+static inline void
+cxp_gen_hold(cxp_gen *gen, size_t section)
+{
+    cxp_gen_ref(gen);
+    __atomic_add_fetch(&gen->held[section], 1, __ATOMIC_RELAXED);
+}
+
+/* Any thread, at any time. */
+static inline void
+cxp_gen_drop(cxp_gen *gen, size_t section)
+{
+    __atomic_sub_fetch(&gen->held[section], 1, __ATOMIC_RELEASE);
+    cxp_gen_unref(gen);
+}
+
+static inline bool
+cxp_gen_held(const cxp_gen *gen, size_t section)
+{
+    return __atomic_load_n(&gen->held[section], __ATOMIC_ACQUIRE) != 0;
 }
 
 /* The spare or a new buffer, with one reference; NULL when memory is short. */

@@ -1,25 +1,18 @@
 /* The last `capacity` tokens of a stream, always contiguous, never rewritten.
  *
- * A *generation* is an append-only buffer of `slots` tokens, and the window is a
+ * The tokens lie in an append-only buffer of `slots` tokens, and the window is a
  * stretch of it that ends at `w`:
  *
  *      0          start               w            slots
  *      |  evicted   |  the window  -->|  free        |
  *
- * A token once written never changes, so whoever was shown a stretch keeps it for
- * ever: he holds the generation (`cxp_gen_ref`), and sees no later token.
+ * A token once shown never changes, so whoever was shown a stretch keeps it for ever:
+ * he holds the buffer and the section of it in which the stretch begins
+ * (`cxp_gen_hold`), and sees no later token.
  *
- * When the slots are used up the *next* generation takes over. It must begin with
- * the newest tokens of this one, and these are copied ahead in small batches while
- * w moves, so that the change itself copies nothing at once. With
- *
- *      carry = tokens the next generation begins with
- *      fresh = slots - carry, the tokens that come new into a generation
- *
- * token j < carry of the next generation is slot j + fresh of this one (slot j, if
- * j < prefix: see below), and after p new tokens min(p * rate, what is written) of
- * them are there, rate = ceil(carry / fresh). A retired generation that nobody holds
- * becomes the next one (token_gen.h).
+ * When the slots are used up the next *generation* begins, with the newest tokens of
+ * this one, and these are copied ahead in small batches while w moves, so that the
+ * change itself copies nothing at once. Where it begins, and when, is in token_lap.h.
  *
  * Overflow drops `step` tokens at a time, oldest first: 1 to slide, more to compact.
  *
@@ -31,18 +24,19 @@
  * Cost: append O(1) worst case (at most 2 * CXP_RING_BATCH * rate tokens are
  * copied in it); extend(m) O(m), or O(capacity) when the slack is smaller than m;
  * popleft O(1), O(n) with a prefix; pop O(1); append after a pop into slots that were
- * shown O(n). Memory: 2 generations of `slots` tokens, one more for each that is held.
+ * shown O(n).
  *
  * Invariants (cxp_ring_check walks them):
- *   start <= w <= slots, w - start <= room, w <= stop <= slots
+ *   start <= w <= wall <= slots, w - start <= room, w <= stop <= wall
  *   viewed is the highest slot ever shown of this generation; no slot below it is
  *     written again (w < viewed, after a pop, forces a new generation)
+ *   no slot before wall was shown in an earlier generation to someone who still holds
  *   next[j] equals its source for every copied j that is still in the window
  *   the absolute position of slot i is origin + i
  *   append without the slow path is allowed exactly while w < stop
  *
- * Not thread-safe: the caller serialises calls on one ring. Only generations may be
- * dropped by any thread at any time. No Python here.
+ * Not thread-safe: the caller serialises calls on one ring. Only holds may be dropped
+ * by any thread at any time. No Python here.
  */
 #ifndef CTXPOOL_TOKEN_RING_H
 #define CTXPOOL_TOKEN_RING_H
@@ -53,52 +47,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ctxpool/token_gen.h"
-
-#define CXP_RING_BATCH ((size_t)64) /* appends between two steps of copying ahead */
-
-/* What a caller of a callback wants to know afterwards: the lowest absolute position
- * at which the window ended while he was not looking (pop reuses positions). */
-typedef struct cxp_watch {
-    uint64_t low;
-    struct cxp_watch *next;
-} cxp_watch;
-
-typedef struct cxp_ring {
-    /* What append touches comes first: two cache lines. */
-    char *data;       /* slot 0 of the current generation */
-    size_t w;         /* the next slot to write */
-    size_t stop;      /* w at which append must take the slow path */
-    size_t start;     /* the window is [start, w) */
-    size_t room;      /* tokens that fit in [start, w) */
-    uint64_t evicted; /* tokens dropped by overflow */
-    int64_t least;    /* tokens are least .. least + span (span is short for uint64, */
-    uint64_t span;    /* whose upper half only the callers' slow path accepts) */
-    unsigned size;    /* bytes of a token: 1, 2, 4, 8 */
-    bool is_signed;
-
-    bool tell;            /* someone wants to see tokens before overflow drops them */
-    size_t capacity;      /* tokens in all */
-    size_t slots;         /* tokens of a generation */
-    size_t sink;          /* tokens to pin */
-    size_t prefix;        /* sink, if the pinned tokens are in the buffer; else 0 */
-    size_t carry;         /* tokens that the next generation begins with */
-    size_t rate;          /* tokens to copy ahead per token appended */
-    size_t step;          /* tokens that an overflow drops */
-    size_t copied;        /* tokens of the next generation that are there */
-    size_t due;           /* w at which more of them are copied */
-    size_t viewed;        /* slots [0, viewed) of this generation were shown */
-    uint64_t origin;      /* absolute position of slot 0 */
-    uint64_t generations; /* buffers used up */
-
-    cxp_gen *gen;
-    cxp_gen *next; /* NULL until the first step of copying ahead */
-    cxp_home *home;
-    char *pinned;    /* the sink beside the body, or NULL */
-    size_t npinned;  /* tokens in it */
-    uint64_t repins; /* changes of it */
-    cxp_watch *watches;
-} cxp_ring;
+#include "ctxpool/token_lap.h"
 
 /* Tokens in the window. */
 static inline size_t
@@ -214,29 +163,6 @@ cxp_ring_push(cxp_ring *ring, int64_t token)
     return true;
 }
 
-/* Set stop, after anything but push has changed the ring. */
-static inline void
-cxp_ring_aim(cxp_ring *ring)
-{
-    size_t stop = ring->due;
-    size_t full = ring->start + ring->room;
-    if (stop > ring->slots)
-        stop = ring->slots;
-    if ((ring->tell || ring->step > 1) && stop > full)
-        stop = full;
-    if (ring->w < ring->viewed || (ring->pinned && ring->npinned < ring->sink))
-        stop = ring->w;
-    ring->stop = stop;
-}
-
-/* Slots [0, end) were shown to someone who holds the generation. */
-static inline void
-cxp_ring_show(cxp_ring *ring, size_t end)
-{
-    if (end > ring->viewed)
-        ring->viewed = end;
-}
-
 static inline void
 cxp_ring_fini(cxp_ring *ring)
 {
@@ -280,127 +206,73 @@ cxp_ring_init(cxp_ring *ring, size_t capacity, size_t slack, size_t sink, size_t
     ring->prefix = beside ? 0 : sink;
     ring->slots = ring->prefix ? capacity : room + slack;
     ring->carry = ring->prefix ? capacity - step : room - 1;
-    size_t fresh = ring->slots - ring->carry;
-    ring->rate = ring->carry <= fresh ? 1 : (ring->carry - 1) / fresh + 1;
+    ring->wall = ring->slots;
+    ring->round = !ring->prefix && slack / 3 >= room;
+    size_t line = CXP_GEN_ALIGN / size;
+    if (ring->round && room / 2 >= line) /* copies run between like addresses */
+        ring->carry += (ring->slots - ring->carry) % line;
+    while ((ring->slots - 1) >> ring->grain >= CXP_GEN_SECTIONS)
+        ring->grain++;
 
     size_t nbytes = ring->slots * size;
+    ring->large = nbytes >= CXP_RING_LARGE;
     ring->home = (cxp_home *)calloc(1, sizeof *ring->home);
     if (ring->home) {
         ring->home->refs = 1;
         ring->home->nbytes = nbytes;
-        ring->gen = cxp_gen_new(ring->home, nbytes);
-        ring->next = cxp_gen_new(ring->home, nbytes);
+        ring->gen = cxp_gen_touched(ring->home, nbytes);
+    }
+    bool made = ring->gen != NULL;
+    if (made && !ring->round) {
+        cxp_gen *spare = cxp_gen_touched(ring->home, nbytes);
+        made = spare != NULL;
+        if (made)
+            cxp_gen_unref(spare);
     }
     if (beside)
         ring->pinned = (char *)calloc(sink, size);
-    if (!ring->gen || !ring->next || (beside && !ring->pinned)) {
+    if (!made || (beside && !ring->pinned)) {
         cxp_ring_fini(ring);
         return -1;
     }
     ring->data = cxp_gen_data(ring->gen);
     ring->due = CXP_RING_BATCH;
-    memset(ring->data, 0, nbytes);
-    memset(cxp_gen_data(ring->next), 0, nbytes);
+    cxp_ring_pace(ring, 0);
     cxp_ring_aim(ring);
     return 0;
 }
 
-/* Tokens of the next generation whose source is written. */
-static inline size_t
-cxp_ring_ready(const cxp_ring *ring)
-{
-    size_t fresh = ring->slots - ring->carry;
-    size_t prefix = ring->w < ring->prefix ? ring->w : ring->prefix;
-    return ring->w > fresh + prefix ? ring->w - fresh : prefix;
-}
-
-/* Copy tokens [copied, goal) of the next generation, which is there. */
-static inline void
-cxp_ring_copy_to(cxp_ring *ring, size_t goal)
-{
-    size_t fresh = ring->slots - ring->carry, size = ring->size;
-    char *to = cxp_gen_data(ring->next);
-    size_t j = ring->copied;
-    if (j < ring->prefix && j < goal) {
-        size_t end = goal < ring->prefix ? goal : ring->prefix;
-        memcpy(to + j * size, ring->data + j * size, (end - j) * size);
-        j = end;
-    }
-    if (!ring->prefix && j + fresh < ring->start) /* no longer in the window */
-        j = ring->start - fresh;
-    if (j < goal) {
-        memcpy(to + j * size, ring->data + (j + fresh) * size, (goal - j) * size);
-        j = goal;
-    }
-    ring->copied = j;
-}
-
-/* A step of copying ahead, after w has moved. Without memory for the next generation
- * nothing is done: it will be tried again, at the latest by cxp_ring_renew. */
-static inline void
-cxp_ring_ahead(cxp_ring *ring)
-{
-    ring->due = (ring->w < ring->carry ? ring->carry : ring->w) + CXP_RING_BATCH;
-    if (!ring->next && !(ring->next = cxp_home_take(ring->home)))
-        return;
-    if (ring->w > ring->carry) {
-        size_t ready = cxp_ring_ready(ring);
-        size_t due = ring->w - ring->carry;
-        cxp_ring_copy_to(ring, due < ready / ring->rate ? due * ring->rate : ready);
-    }
-}
-
-/* Change generations: drop the `drop` oldest tokens of the body, keep the others, and
- * make room for m <= capacity - those. O(1) at the end of a generation, else O(n).
- * Returns 0, or -1 when memory is short and nothing is changed. */
-static inline int
-cxp_ring_renew(cxp_ring *ring, size_t drop, size_t m)
-{
-    size_t fresh = ring->slots - ring->carry, size = ring->size;
-    size_t pins = ring->w < ring->prefix ? ring->w : ring->prefix;
-    size_t from = ring->start + pins + drop; /* the first token of the body to keep */
-    size_t live = ring->w - from;
-    if (!ring->next && !(ring->next = cxp_home_take(ring->home)))
-        return -1;
-    char *to = cxp_gen_data(ring->next);
-
-    if (ring->prefix ? drop == fresh
-                     : from >= fresh && ring->w - fresh + m <= ring->slots) {
-        /* As the tokens were copied ahead. */
-        ring->start = from - pins;
-        cxp_ring_copy_to(ring, ring->w - fresh);
-        ring->start -= fresh;
-        ring->origin += fresh;
-        ring->w -= fresh;
-    } else {
-        memcpy(to, ring->data, pins * size);
-        memcpy(to + pins * size, ring->data + from * size, live * size);
-        ring->start = 0;
-        ring->origin += from - pins;
-        ring->w = pins + live;
-    }
-    cxp_gen *old = ring->gen;
-    ring->gen = ring->next;
-    ring->next = NULL;
-    ring->data = to;
-    ring->copied = ring->viewed = 0;
-    ring->due = ring->w + (ring->w > ring->carry ? 0 : CXP_RING_BATCH);
-    ring->generations++;
-    cxp_ring_aim(ring);
-    cxp_gen_unref(old);
-    return 0;
-}
-
-/* Where m tokens may be written, to be added by cxp_ring_extend(ring, it, m, ...):
- * the free slots after the window. NULL if they must come from elsewhere. */
+/* Where m tokens may be written, to be added by cxp_ring_fast, or by cxp_ring_extend if
+ * that does not: the free slots after the window. NULL if they must come from
+ * elsewhere. */
 static inline char *
 cxp_ring_tail(const cxp_ring *ring, size_t m)
 {
-    if (ring->tell || ring->w < ring->viewed || m > ring->slots - ring->w ||
+    if (m <= ring->stop - ring->w && m <= ring->room)
+        return ring->data + ring->w * ring->size;
+    if (ring->tell || ring->w < ring->viewed || m > ring->wall - ring->w ||
         cxp_ring_overflow(ring, m) > (ring->prefix ? 0 : ring->w - ring->start) ||
         (ring->pinned && ring->npinned < ring->sink))
         return NULL;
     return ring->data + ring->w * ring->size;
+}
+
+/* Add m tokens, if nothing but a copy is needed, as cxp_ring_push does. */
+static inline bool
+cxp_ring_fast(cxp_ring *ring, const char *src, size_t m)
+{
+    if (m > ring->stop - ring->w || (ring->large && m * ring->size > CXP_RING_NEAR))
+        return false;
+    char *to = ring->data + ring->w * ring->size;
+    if (src != to)
+        cxp_token_copy(to, src, m * ring->size, false);
+    ring->w += m;
+    if (ring->w - ring->start > ring->room) {
+        size_t over = ring->w - ring->start - ring->room;
+        ring->start += over;
+        ring->evicted += over;
+    }
+    return true;
 }
 
 /* Whether cxp_ring_extend(ring, ..., m, drop) will change generations. Who holds the
@@ -412,7 +284,34 @@ cxp_ring_turns(const cxp_ring *ring, size_t m, size_t drop)
     size_t gone = drop < body ? drop : body;
     size_t rest = m - (ring->prefix ? 0 : pins) - (drop - gone); /* into the buffer */
     return ring->w < ring->viewed ||
-           (ring->prefix ? gone > 0 : rest > ring->slots - ring->w);
+           (ring->prefix ? gone > 0 : rest > ring->wall - ring->w);
+}
+
+/* Write n tokens at w, unless they are there. Of many, each piece is copied ahead while
+ * it is in the nearest cache; and where the caches are too small for a buffer, those
+ * that come before the newest go past them. */
+static inline void
+cxp_ring_write(cxp_ring *ring, const char *in, size_t n, bool wait)
+{
+    size_t size = ring->size, piece = CXP_RING_PIECE / size;
+    char *to = ring->data + ring->w * size;
+    if (in == to) {
+        ring->w += n;
+        if (!wait)
+            cxp_ring_ahead(ring);
+        return;
+    }
+    while (n) {
+        size_t m = wait || n < piece ? n : piece;
+        bool past = ring->large && (n - m) * size >= CXP_RING_NEAR;
+        cxp_token_copy(to, in, m * size, past);
+        in += m * size;
+        to += m * size;
+        n -= m;
+        ring->w += m;
+        if (!wait)
+            cxp_ring_ahead(ring);
+    }
 }
 
 /* Add m tokens and drop the oldest `drop` unpinned ones of window and input together:
@@ -443,20 +342,15 @@ cxp_ring_extend(cxp_ring *ring, const void *src, size_t m, size_t drop)
         ring->origin += pins;
         ring->repins++;
     }
-    char *to = ring->data + ring->w * size;
-    if (in != to) {
-        memcpy(to, in, inside * size);
-        memcpy(to + inside * size, in + (pins + through) * size, rest * size);
-    }
-    ring->w += inside + rest;
     ring->origin += through;
     ring->evicted += drop;
-    /* At first the retired generation may still be held for a moment, by the views of
-     * a reader who is about to take a new one. */
-    if (turns && ring->w <= ring->carry + CXP_RING_BATCH)
+    /* At first the retired buffer may still be held for a moment, by the views of a
+     * reader who is about to take a new one. */
+    bool wait = turns && ring->w + inside + rest <= ring->lap + CXP_RING_BATCH;
+    cxp_ring_write(ring, in, inside, wait);
+    cxp_ring_write(ring, in + (pins + through) * size, rest, wait);
+    if (wait)
         ring->due = ring->w + CXP_RING_BATCH;
-    else
-        cxp_ring_ahead(ring);
     cxp_ring_aim(ring);
     return 0;
 }
@@ -490,7 +384,8 @@ cxp_ring_pop(cxp_ring *ring, uint64_t *token)
         size_t ready = cxp_ring_ready(ring);
         if (ring->copied > ready)
             ring->copied = ready;
-        if (ring->due > ring->w + CXP_RING_BATCH) /* what is rolled back comes again */
+        /* What is rolled back comes again. */
+        if (ring->next && ring->due > ring->w + CXP_RING_BATCH)
             ring->due = ring->w + CXP_RING_BATCH;
     } else {
         ring->npinned--;
@@ -519,7 +414,8 @@ cxp_ring_clear(cxp_ring *ring)
     }
     if (ring->prefix) {
         ring->origin += end;
-        ring->w = ring->copied = 0;
+        ring->w = ring->copied = ring->lap = 0;
+        cxp_ring_pace(ring, 0);
         ring->due = CXP_RING_BATCH;
     } else {
         ring->start = end;
@@ -562,7 +458,8 @@ cxp_ring_bytes(const cxp_ring *ring)
     if (ring->home == NULL)
         return 0;
     bool spare = __atomic_load_n(&ring->home->spare, __ATOMIC_ACQUIRE) != NULL;
-    size_t buffers = 1 + (size_t)(ring->next != NULL) + (size_t)spare;
+    bool other = ring->next && ring->next != ring->gen;
+    size_t buffers = 1 + (size_t)other + (size_t)spare;
     return buffers * ring->home->nbytes + (ring->pinned ? ring->sink * ring->size : 0);
 }
 
@@ -575,15 +472,16 @@ cxp_ring_check(const cxp_ring *ring)
         if (!(cond))                                                                   \
             return __LINE__;                                                           \
     } while (0)
-    size_t fresh = ring->slots - ring->carry;
     CXP_RING_HOLDS(ring->home && ring->gen && ring->data == cxp_gen_data(ring->gen));
-    CXP_RING_HOLDS(ring->gen != ring->next && ring->gen->home == ring->home);
+    CXP_RING_HOLDS(ring->gen->home == ring->home);
+    CXP_RING_HOLDS(ring->gen != ring->next || ring->round);
     CXP_RING_HOLDS(ring->home->nbytes == ring->slots * ring->size);
-    CXP_RING_HOLDS(ring->start <= ring->w && ring->w <= ring->slots);
+    CXP_RING_HOLDS(ring->start <= ring->w && ring->w <= ring->wall);
     CXP_RING_HOLDS(ring->w - ring->start <= ring->room);
     CXP_RING_HOLDS(cxp_ring_len(ring) <= ring->capacity);
-    CXP_RING_HOLDS(ring->w <= ring->stop && ring->stop <= ring->slots);
-    CXP_RING_HOLDS(ring->viewed <= ring->slots && fresh >= 1);
+    CXP_RING_HOLDS(ring->w <= ring->stop && ring->stop <= ring->wall);
+    CXP_RING_HOLDS(ring->wall <= ring->slots && ring->carry <= ring->wall);
+    CXP_RING_HOLDS(ring->viewed <= ring->wall);
     CXP_RING_HOLDS(ring->w >= ring->viewed || ring->stop == ring->w);
     CXP_RING_HOLDS(!ring->prefix ||
                    (ring->start == 0 && ring->slots == ring->capacity));
@@ -596,17 +494,19 @@ cxp_ring_check(const cxp_ring *ring)
                    ring->stop <= ring->start + ring->room);
     CXP_RING_HOLDS(ring->copied == 0 || ring->next);
     CXP_RING_HOLDS(ring->copied <= ring->carry);
+    if (ring->next == ring->gen) /* not into what is live or seen */
+        CXP_RING_HOLDS(cxp_ring_free_to(ring, 0, ring->start) >= ring->room);
     for (size_t j = 0; j < ring->copied; j++) {
-        size_t slot = j < ring->prefix ? j : j + fresh;
+        size_t slot = j < ring->prefix ? j : j + ring->shift;
         if (slot < ring->start)
             continue;
         CXP_RING_HOLDS(slot < ring->w);
         CXP_RING_HOLDS(memcmp(cxp_gen_data(ring->next) + j * ring->size,
                               ring->data + slot * ring->size, ring->size) == 0);
     }
-    if (ring->next && ring->w > ring->carry && ring->w >= ring->viewed) {
+    if (ring->next && ring->w > ring->begun && ring->w >= ring->viewed) {
         /* Not more than a batch behind. */
-        size_t due = ring->w - ring->carry;
+        size_t due = ring->w - ring->begun;
         size_t late = due > CXP_RING_BATCH ? (due - CXP_RING_BATCH) * ring->rate : 0;
         size_t ready = cxp_ring_ready(ring);
         ready = ready > CXP_RING_BATCH ? ready - CXP_RING_BATCH : 0;

@@ -592,7 +592,9 @@ Blocks of equal size, made at once and used again and again.
     -----
     **Thread-safety**: each call is atomic. The pool may be used from any thread;
     blocks may be released by another thread than the one that acquired them. After a
-    fork the child's pool and blocks are its own.
+    fork the child's pool and blocks are its own. A finalizer or a signal handler may
+    use the pool in the middle of any call on it; the pure pool lets it release blocks,
+    and refuses the rest with RuntimeError.
 
     Where a pool does not pay: buffers under about 512 bytes, arrays under 1 KiB, and
     one steady buffer of up to 16 MiB that is filled anyway.

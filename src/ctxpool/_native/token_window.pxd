@@ -2,7 +2,8 @@
 
 Whoever touches ``window.c`` serialises with the window's methods, by the GIL or by
 ``cython.critical_section(window)``. A stretch of tokens stays valid for as long as
-its generation is referenced (``cxp_gen_ref``, ``cxp_ring_show``).
+it is shown (``cxp_ring_show``) and held: ``cxp_gen_hold(gen, section)``, with the
+window's ``c.gen`` and ``cxp_ring_section(&c)`` of the moment when it was shown.
 """
 
 from libc.stdint cimport int64_t, uint64_t
@@ -27,6 +28,7 @@ cdef extern from "ctxpool/token_ring.h" nogil:
         bint tell
         size_t capacity
         size_t slots
+        size_t wall
         size_t sink
         size_t prefix
         size_t viewed
@@ -38,9 +40,9 @@ cdef extern from "ctxpool/token_ring.h" nogil:
         uint64_t repins
         cxp_watch *watches
 
-    cxp_gen *cxp_gen_new(void *home, size_t nbytes)
-    void cxp_gen_ref(cxp_gen *gen)
-    void cxp_gen_unref(cxp_gen *gen)
+    cxp_gen *cxp_gen_alone(size_t nbytes)
+    void cxp_gen_hold(cxp_gen *gen, size_t section)
+    void cxp_gen_drop(cxp_gen *gen, size_t section)
     char *cxp_gen_data(cxp_gen *gen)
 
     int cxp_ring_init(cxp_ring *ring, size_t capacity, size_t slack, size_t sink,
@@ -48,6 +50,7 @@ cdef extern from "ctxpool/token_ring.h" nogil:
     void cxp_ring_fini(cxp_ring *ring)
     size_t cxp_ring_len(const cxp_ring *ring)
     uint64_t cxp_ring_position(const cxp_ring *ring)
+    size_t cxp_ring_section(const cxp_ring *ring)
     size_t cxp_ring_body(const cxp_ring *ring)
     size_t cxp_ring_pins(const cxp_ring *ring, size_t m)
     size_t cxp_ring_overflow(const cxp_ring *ring, size_t m)
@@ -56,6 +59,7 @@ cdef extern from "ctxpool/token_ring.h" nogil:
     void cxp_token_write(char *at, unsigned size, uint64_t token)
     bint cxp_ring_push(cxp_ring *ring, int64_t token)
     char *cxp_ring_tail(const cxp_ring *ring, size_t m)
+    bint cxp_ring_fast(cxp_ring *ring, const char *src, size_t m)
     bint cxp_ring_turns(const cxp_ring *ring, size_t m, size_t drop)
     int cxp_ring_extend(cxp_ring *ring, const void *src, size_t m, size_t drop)
     int cxp_ring_popleft(cxp_ring *ring, uint64_t *token)
@@ -71,13 +75,14 @@ cdef extern from "ctxpool/token_ring.h" nogil:
 
 cdef class Generation:
     cdef cxp_gen *gen
+    cdef size_t section
 
 
 cdef class TokenWindow:
     cdef cxp_ring c
     cdef object _dtype
     cdef object _on_evict
-    cdef Generation _holder  # of the current generation, made when it is first shown
+    cdef Generation _holder  # of what was shown last
     cdef Generation _copied  # the tokens in one piece, where the sink lies apart:
     cdef size_t _copied_n    # how many,
     cdef uint64_t _copied_at[4]  # and the state of the ring that they show
@@ -97,7 +102,10 @@ cdef class TokenWindow:
     cdef int _put(self, const char *tokens, size_t m) except -1
     cdef int _put_telling(self, const char *tokens, size_t m) except -1
     cdef int _put_items(self, object tokens) except -1
+    cdef size_t _put_values(self, const void *source, size_t m, size_t size,
+                            bint is_signed) except? 0
     cdef int _put_array(self, object tokens) except -1
+    cdef bint _put_buffer(self, object tokens) except -1
     cdef bint _put_small_ints(self, object tokens) except -1
     cdef Py_ssize_t _find(self, object token, Py_ssize_t start, Py_ssize_t stop)
     cdef tuple _state(self)

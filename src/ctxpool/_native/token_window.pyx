@@ -9,7 +9,13 @@ called, and memory allocated: no Python code runs.
 
 cimport cython
 cimport numpy as cnp
-from cpython.buffer cimport PyObject_CheckBuffer
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS,
+    PyBUF_FORMAT,
+    PyBuffer_Release,
+    PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
 from cpython.list cimport PyList_CheckExact
 from cpython.long cimport (
     PyLong_CheckExact,
@@ -77,14 +83,15 @@ cdef object _integer_dtype(dtype):
 
 @cython.final
 cdef class Generation:
-    """Keeps a buffer of tokens alive; the base of the arrays that show it."""
+    """Keeps tokens as they are, those from a section of a buffer on; the base of the
+    arrays that show them."""
 
     def __init__(self):
         raise TypeError("generations are made by TokenWindow")
 
     def __dealloc__(self):
         if self.gen != NULL:
-            cxp_gen_unref(self.gen)
+            cxp_gen_drop(self.gen, self.section)
 
 
 cdef class TokenWindow:
@@ -114,9 +121,9 @@ The last *capacity* tokens of a stream, always as one array.
         The first *sink* tokens are pinned: overflow and :meth:`popleft` drop those
         after them. ``sink + overlap < capacity``.
     slack : int, optional
-        Room for tokens beyond *capacity* in a buffer, at least 1; *capacity* by
-        default. More of it means fewer changes of buffers: every token is copied
-        about ``capacity / slack`` times. Not used with *sink* and "compact".
+        Room for tokens beyond *capacity* in a buffer, at least 1; ``3 * capacity``
+        by default. Every token is copied about ``capacity / slack`` times. Not used
+        with *sink* and "compact".
     dtype : numpy integer dtype
         ``int8`` to ``uint64``, in native byte order.
     overflow : {"slide", "compact"}
@@ -138,11 +145,14 @@ The last *capacity* tokens of a stream, always as one array.
 
     Notes
     -----
-    The native window holds two buffers of ``capacity + slack`` tokens (with the
-    defaults 16 bytes per int32 token of capacity), touched at construction, so that
-    no page fault comes later; and one more for each buffer that arrays out there
-    keep alive when the next one is due. The pure one holds a single buffer, and
-    makes a new one when it is used up.
+    The native window holds one buffer of ``capacity + slack`` tokens, and goes round
+    in it; two, and goes to and fro, with less slack than ``3 * capacity``. So it has
+    16 bytes per int32 token of capacity, 8 with *sink* and "compact", and 8 to 32 with
+    a slack of one's own. They are touched at construction, so that no page fault comes
+    later. One more buffer is needed for each that arrays out there keep when the
+    window has to write there again; with the default slack that is none as long as
+    each array is let go before ``capacity / 2`` more tokens have come. The pure window
+    holds a single buffer, and makes a new one when it is used up.
 
     Natively :meth:`append`, :meth:`popleft`, :meth:`pop`, :meth:`view`, :meth:`last`
     and ``window[i]`` are O(1) in the worst case: the next buffer is filled in small
@@ -182,7 +192,7 @@ The last *capacity* tokens of a stream, always as one array.
         fits = _whole(capacity, "capacity", 1)
         keeps = _whole(overlap, "overlap", 0)
         pins = _whole(sink, "sink", 0)
-        extra = fits if slack is None else _whole(slack, "slack", 1)
+        extra = 3 * fits if slack is None else _whole(slack, "slack", 1)
         kind = _integer_dtype(dtype)
         if overflow not in ("slide", "compact"):
             raise ValueError(f'overflow must be "slide" or "compact", not {overflow!r}')
@@ -406,11 +416,13 @@ The last *capacity* tokens of a stream, always as one array.
             return
         if not isinstance(tokens, (list, tuple)):
             array = None
-            try:
-                if PyObject_CheckBuffer(tokens):
+            if PyObject_CheckBuffer(tokens):
+                if self._put_buffer(tokens):
+                    return
+                try:
                     array = np.asarray(memoryview(tokens))
-            except Exception:  # numpy has no dtype for it
-                array = None
+                except Exception:  # numpy has no dtype for it
+                    array = None
             if array is None and hasattr(type(tokens), "__array__"):
                 array = np.asarray(tokens)
             if array is not None:
@@ -449,9 +461,9 @@ The last *capacity* tokens of a stream, always as one array.
             to = cxp_ring_tail(&self.c, <size_t>n)
             if to != NULL:
                 simple = cxp_read_small_ints(&self.c, items, n, to)
-                if simple:
-                    rc = cxp_ring_extend(&self.c, to, <size_t>n,
-                                         cxp_ring_overflow(&self.c, <size_t>n))
+                if simple and not cxp_ring_fast(&self.c, to, <size_t>n):
+                    rc = self._add(to, <size_t>n,
+                                   cxp_ring_overflow(&self.c, <size_t>n))
         if rc:
             raise MemoryError("no memory for the next buffer of the window")
         if to != NULL or n == 0:
@@ -491,11 +503,7 @@ The last *capacity* tokens of a stream, always as one array.
     cdef int _put_array(self, object tokens) except -1:
         cdef cnp.ndarray array = tokens
         cdef char kind = array.descr.kind
-        cdef bint is_signed
-        cdef size_t m, size, bad = 0
-        cdef char *to
-        cdef char *scratch = NULL
-        cdef int rc = 0
+        cdef size_t m, bad
         if cnp.PyArray_NDIM(array) != 1:
             if cnp.PyArray_NDIM(array) == 0:
                 raise TypeError("tokens must be iterable, not an array of no dimension")
@@ -509,47 +517,89 @@ The last *capacity* tokens of a stream, always as one array.
         if not cnp.PyArray_ISCARRAY_RO(array):
             array = array.astype(array.dtype.newbyteorder("="), order="C", subok=False)
         m = <size_t>cnp.PyArray_SIZE(array)
-        size = <size_t>cnp.PyArray_ITEMSIZE(array)
-        is_signed = kind == b"i"
+        bad = self._put_values(cnp.PyArray_DATA(array), m,
+                               <size_t>cnp.PyArray_ITEMSIZE(array), kind == b"i")
+        if bad < m:
+            raise TokenRangeError(f"token {array[bad]} does not fit {self._dtype}")
+        return 0
+
+    cdef bint _put_buffer(self, object tokens) except -1:
+        """Add a buffer of native integers; False, and nothing done, if it is not."""
+        cdef Py_buffer buffer
+        cdef size_t m, size, bad
+        cdef char kind = 0
+        try:
+            PyObject_GetBuffer(tokens, &buffer, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+        except Exception:  # numpy knows what to do with it, or what to say
+            return False
+        try:
+            size = <size_t>buffer.itemsize
+            if (buffer.ndim == 1 and buffer.format != NULL and buffer.format[0] != 0
+                    and buffer.format[1] == 0 and size in (1, 2, 4, 8)
+                    and <size_t>buffer.buf % size == 0):
+                kind = buffer.format[0]
+            if kind not in b"bhilqBHILQ":
+                return False
+            m = <size_t>buffer.len // size
+            bad = self._put_values(buffer.buf, m, size, kind > 97)  # b"a"
+            if bad < m:
+                value = memoryview(tokens)[bad]
+                raise TokenRangeError(f"token {value} does not fit {self._dtype}")
+        finally:
+            PyBuffer_Release(&buffer)
+        return True
+
+    cdef size_t _put_values(self, const void *source, size_t m, size_t size,
+                            bint is_signed) except? 0:
+        """Add m native integers: m, or where one is that does not fit; then nothing is
+        added."""
+        cdef size_t bad = m
+        cdef char *to
+        cdef char *scratch = NULL
+        cdef int rc = 0
         if size == self.c.size and is_signed == self.c.is_signed:
-            return self._put(<const char *>cnp.PyArray_DATA(array), m)
+            self._put(<const char *>source, m)
+            return m
         # Straight into the free slots, where that is possible.
         with cython.critical_section(self):
             to = cxp_ring_tail(&self.c, m)
             if to != NULL:
-                bad = cxp_cast(&self.c, to, size, is_signed, cnp.PyArray_DATA(array), m)
-                if bad == m:
-                    rc = cxp_ring_extend(&self.c, to, m, cxp_ring_overflow(&self.c, m))
-        if to == NULL:
-            to = scratch = <char *>PyMem_RawMalloc(m * self.c.size + 1)
-            if to == NULL:
-                raise MemoryError(f"no memory for {m} tokens")
-            bad = cxp_cast(&self.c, to, size, is_signed, cnp.PyArray_DATA(array), m)
+                bad = cxp_cast(&self.c, to, size, is_signed, source, m)
+                if bad == m and not cxp_ring_fast(&self.c, to, m):
+                    rc = self._add(to, m, cxp_ring_overflow(&self.c, m))
+        if rc:
+            raise MemoryError("no memory for the next buffer of the window")
+        if to != NULL:
+            return bad
+        scratch = <char *>PyMem_RawMalloc(m * self.c.size + 1)
+        if scratch == NULL:
+            raise MemoryError(f"no memory for {m} tokens")
         try:
-            if bad < m:
-                raise TokenRangeError(f"token {array[bad]} does not fit {self._dtype}")
-            if rc:
-                raise MemoryError("no memory for the next buffer of the window")
-            if scratch != NULL:
+            bad = cxp_cast(&self.c, scratch, size, is_signed, source, m)
+            if bad == m:
                 self._put(scratch, m)
         finally:
             PyMem_RawFree(scratch)
-        return 0
+        return bad
 
     cdef int _add(self, const char *tokens, size_t m, size_t drop):
         """0, or -1 without memory. In a critical section."""
-        if self._holder is not None and cxp_ring_turns(&self.c, m, drop):
-            self._holder = None  # so that the retired buffer can be used again
+        # What the window holds for its own convenience is not to be in the way.
+        if self._holder is not None and (
+                self._holder.section != cxp_ring_section(&self.c)
+                or cxp_ring_turns(&self.c, m, drop)):
+            self._holder = None
         return cxp_ring_extend(&self.c, tokens, m, drop)
 
     cdef int _put(self, const char *tokens, size_t m) except -1:
         """Add m checked tokens."""
         cdef int rc = 0
-        cdef bint tell
+        cdef bint tell = False
         with cython.critical_section(self):
-            tell = self.c.tell
-            if not tell:
-                rc = self._add(tokens, m, cxp_ring_overflow(&self.c, m))
+            if not cxp_ring_fast(&self.c, tokens, m):
+                tell = self.c.tell
+                if not tell:
+                    rc = self._add(tokens, m, cxp_ring_overflow(&self.c, m))
         if rc:
             raise MemoryError("no memory for the next buffer of the window")
         if tell:
@@ -594,7 +644,7 @@ The last *capacity* tokens of a stream, always as one array.
                     done = True
                 else:
                     if new:
-                        gen = cxp_gen_new(NULL, (old + new) * size)
+                        gen = cxp_gen_alone((old + new) * size)
                         if gen != NULL:
                             data = cxp_gen_data(gen)
                             memcpy(<char *>data,
@@ -697,13 +747,15 @@ The last *capacity* tokens of a stream, always as one array.
     # ---- arrays ----
 
     cdef Generation _hold(self):
-        """The holder of the current generation. In a critical section."""
+        """The holder of what the window shows now. In a critical section."""
         cdef Generation holder = self._holder
-        if holder is None or holder.gen != self.c.gen:
+        cdef size_t section = cxp_ring_section(&self.c)
+        if holder is None or holder.section != section or holder.gen != self.c.gen:
             self._ready()
             holder = Generation.__new__(Generation)
-            cxp_gen_ref(self.c.gen)
+            cxp_gen_hold(self.c.gen, section)
             holder.gen = self.c.gen
+            holder.section = section
             self._holder = holder
         return holder
 
@@ -724,7 +776,7 @@ The last *capacity* tokens of a stream, always as one array.
                 or self._copied_at[3] != now[3]):
             self._copied = None
             holder = Generation.__new__(Generation)
-            holder.gen = cxp_gen_new(NULL, (self.c.npinned + body) * self.c.size)
+            holder.gen = cxp_gen_alone((self.c.npinned + body) * self.c.size)
             if holder.gen == NULL:
                 raise MemoryError(f"no memory for {self.c.npinned + body} tokens")
             beside = self.c.npinned * self.c.size

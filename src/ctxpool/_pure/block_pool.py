@@ -23,7 +23,7 @@ from ctxpool._arguments import (
 )
 from ctxpool._places import place
 from ctxpool._pure.block import HEAP, Block, damage, make_lease
-from ctxpool._pure.locks import new_lock, new_rlock
+from ctxpool._pure.locks import new_rlock
 from ctxpool._pure.slab import FORK_MODES, Slab
 from ctxpool._waiting import TaskWaiter, Waiter, wait, wait_in_task
 from ctxpool.errors import (
@@ -56,7 +56,9 @@ class _Locked:
     """The lock of a pool's tables, with all in them that was returned so far.
 
     What is returned while it is held, by a finalizer in this very thread perhaps, is
-    seen to at its end.
+    seen to at its end. Any other call that interrupts one of the same thread would
+    find the tables half changed: it is refused. The lock can be taken twice, so that
+    whoever comes in between its being taken and being marked as busy has it whole.
     """
 
     __slots__ = ("_pool",)
@@ -65,11 +67,19 @@ class _Locked:
         self._pool = pool
 
     def __enter__(self) -> None:
-        self._pool._lock.acquire()
-        self._pool._drain()
+        pool = self._pool
+        pool._lock.acquire()
+        if pool._busy:
+            pool._lock.release()
+            raise RuntimeError(
+                "a finalizer or signal handler that interrupted a call on a pool "
+                "can only release blocks of it"
+            )
+        pool._busy = True
+        pool._drain()
 
     def __exit__(self, *exc: object) -> None:
-        self._pool._lock.release()
+        self._pool._unlock()
         self._pool._settle()
 
 
@@ -147,7 +157,9 @@ class BlockPool:
     -----
     **Thread-safety**: each call is atomic. The pool may be used from any thread;
     blocks may be released by another thread than the one that acquired them. After a
-    fork the child's pool and blocks are its own.
+    fork the child's pool and blocks are its own. A finalizer or a signal handler may
+    use the pool in the middle of any call on it; the pure pool lets it release blocks,
+    and refuses the rest with RuntimeError.
 
     Where a pool does not pay: buffers under about 512 bytes, arrays under 1 KiB, and
     one steady buffer of up to 16 MiB that is filled anyway.
@@ -247,7 +259,8 @@ class BlockPool:
             self._slab.populate(self._stride * n)
 
         self._block_lock = new_rlock()  # the state of this pool's Block objects
-        self._lock = new_lock()  # the tables below; taken after the other
+        self._lock = new_rlock()  # the tables below; taken after the other
+        self._busy = False  # somebody has it, and is changing them
         self._slot: dict[int, int] = {}  # owner of each block that is out
         self._generation: dict[int, int] = {}
         self._stack: list[int] = []
@@ -965,7 +978,7 @@ class BlockPool:
 
     def _finish(self) -> None:
         """Tell on_destroy of each range once the slab is to die, then let it go."""
-        while self._pinned and self._closed and self._lock.acquire(blocking=False):
+        while self._pinned and self._closed and self._try_lock():
             try:
                 if self._in_use:
                     return
@@ -977,7 +990,7 @@ class BlockPool:
                 first, n = self._ranges.pop()
                 self._coming += 1
             finally:
-                self._lock.release()
+                self._unlock()
             self._tell(self._on_destroy, first, n)
             with self._lock:
                 self._coming -= 1
@@ -1084,12 +1097,26 @@ class BlockPool:
         self._returned.append((index, size, deferred))
         self._settle()
 
+    def _try_lock(self) -> bool:
+        """Take the lock, unless somebody has it: another thread, or this one."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        if self._busy:
+            self._lock.release()
+            return False
+        self._busy = True
+        return True
+
+    def _unlock(self) -> None:
+        self._busy = False
+        self._lock.release()
+
     def _settle(self) -> None:
-        while self._returned and self._lock.acquire(blocking=False):
+        while self._returned and self._try_lock():
             try:
                 self._drain()
             finally:
-                self._lock.release()
+                self._unlock()
         while self._damaged:
             _unraisable.report(damage(self._damaged.popleft()))
         if self._news:

@@ -82,9 +82,9 @@ class TokenWindow:
         The first *sink* tokens are pinned: overflow and :meth:`popleft` drop those
         after them. ``sink + overlap < capacity``.
     slack : int, optional
-        Room for tokens beyond *capacity* in a buffer, at least 1; *capacity* by
-        default. More of it means fewer changes of buffers: every token is copied
-        about ``capacity / slack`` times. Not used with *sink* and "compact".
+        Room for tokens beyond *capacity* in a buffer, at least 1; ``3 * capacity``
+        by default. Every token is copied about ``capacity / slack`` times. Not used
+        with *sink* and "compact".
     dtype : numpy integer dtype
         ``int8`` to ``uint64``, in native byte order.
     overflow : {"slide", "compact"}
@@ -106,11 +106,14 @@ class TokenWindow:
 
     Notes
     -----
-    The native window holds two buffers of ``capacity + slack`` tokens (with the
-    defaults 16 bytes per int32 token of capacity), touched at construction, so that
-    no page fault comes later; and one more for each buffer that arrays out there
-    keep alive when the next one is due. The pure one holds a single buffer, and
-    makes a new one when it is used up.
+    The native window holds one buffer of ``capacity + slack`` tokens, and goes round
+    in it; two, and goes to and fro, with less slack than ``3 * capacity``. So it has
+    16 bytes per int32 token of capacity, 8 with *sink* and "compact", and 8 to 32 with
+    a slack of one's own. They are touched at construction, so that no page fault comes
+    later. One more buffer is needed for each that arrays out there keep when the
+    window has to write there again; with the default slack that is none as long as
+    each array is let go before ``capacity / 2`` more tokens have come. The pure window
+    holds a single buffer, and makes a new one when it is used up.
 
     Natively :meth:`append`, :meth:`popleft`, :meth:`pop`, :meth:`view`, :meth:`last`
     and ``window[i]`` are O(1) in the worst case: the next buffer is filled in small
@@ -179,7 +182,7 @@ class TokenWindow:
         fits = _whole(capacity, "capacity", 1)
         keeps = _whole(overlap, "overlap", 0)
         pins = _whole(sink, "sink", 0)
-        extra = fits if slack is None else _whole(slack, "slack", 1)
+        extra = 3 * fits if slack is None else _whole(slack, "slack", 1)
         kind = _integer_dtype(dtype)
         if overflow not in ("slide", "compact"):
             raise ValueError(f'overflow must be "slide" or "compact", not {overflow!r}')
