@@ -6,19 +6,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .extract import Extract, Span
     from .messages import Group, Message, ToolCall
+    from .scoring import FEATURES, ScoredPieces
+    from .sentences import Piece
     from .tokens import Tokenizer
 
 __all__ = [
+    "FEATURES",
+    "Extract",
     "Group",
     "Message",
+    "Piece",
+    "ScoredPieces",
+    "Span",
     "Tokenizer",
     "ToolCall",
 ]
 _homes = {
+    "Extract": "extract",
+    "Span": "extract",
     "Group": "messages",
     "Message": "messages",
     "ToolCall": "messages",
+    "FEATURES": "scoring",
+    "ScoredPieces": "scoring",
+    "Piece": "sentences",
     "Tokenizer": "tokens",
 }
 
