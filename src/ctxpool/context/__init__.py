@@ -6,33 +6,53 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .counting import MessageCounter
     from .extract import Extract, Span
     from .messages import Group, Message, ToolCall
     from .scoring import FEATURES, ScoredPieces
     from .sentences import Piece
-    from .tokens import Tokenizer
+    from .tokens import (
+        BytePairTokenizer,
+        HeuristicTokenizer,
+        TiktokenTokenizer,
+        TokenCounter,
+        Tokenizer,
+        load_tokenizer,
+    )
 
 __all__ = [
     "FEATURES",
+    "BytePairTokenizer",
     "Extract",
     "Group",
+    "HeuristicTokenizer",
     "Message",
+    "MessageCounter",
     "Piece",
     "ScoredPieces",
     "Span",
+    "TiktokenTokenizer",
+    "TokenCounter",
     "Tokenizer",
     "ToolCall",
+    "load_tokenizer",
 ]
 _homes = {
-    "Extract": "extract",
-    "Span": "extract",
-    "Group": "messages",
-    "Message": "messages",
-    "ToolCall": "messages",
     "FEATURES": "scoring",
-    "ScoredPieces": "scoring",
+    "BytePairTokenizer": "tokens",
+    "Extract": "extract",
+    "Group": "messages",
+    "HeuristicTokenizer": "tokens",
+    "Message": "messages",
+    "MessageCounter": "counting",
     "Piece": "sentences",
+    "ScoredPieces": "scoring",
+    "Span": "extract",
+    "TiktokenTokenizer": "tokens",
+    "TokenCounter": "tokens",
     "Tokenizer": "tokens",
+    "ToolCall": "messages",
+    "load_tokenizer": "tokens",
 }
 
 

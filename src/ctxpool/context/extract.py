@@ -11,6 +11,7 @@ import numpy as np
 from .. import _arguments
 from .scoring import Floats, Importance, ScoredPieces
 from .sentences import Piece, split
+from .tokens import HeuristicTokenizer, whole
 
 __all__ = ["Extract", "Span", "extract"]
 
@@ -92,7 +93,8 @@ def extract(
     tokens : int, optional
         Tokens to keep at most. One of the two must be given.
     count : callable, optional
-        Gives the tokens of a text; by default a token is taken for four bytes of UTF-8.
+        Gives the tokens of a text; by default as
+        :class:`~ctxpool.context.HeuristicTokenizer` does.
     importance : callable, optional
         Gives each piece of a :class:`~ctxpool.context.ScoredPieces` a weight to
         multiply that worth with: a function, or a fitted
@@ -142,7 +144,9 @@ def extract(
             f"tokens={tokens!r}"
         )
     if tokens is not None:
-        return _within_tokens(text, tokens, count or _estimate, importance)
+        return _within_tokens(
+            text, tokens, count or HeuristicTokenizer().count, importance
+        )
     return _within(text, _characters(text, ratio), importance)
 
 
@@ -152,10 +156,6 @@ def _characters(text: str, ratio: float | None) -> int:
     if not 0 < ratio <= 1:
         raise ValueError(f"ratio must be above 0 and at most 1, not {ratio!r}")
     return int(len(text) * ratio)
-
-
-def _estimate(text: str) -> int:
-    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
 
 
 def _whole(text: str) -> Extract:
@@ -176,7 +176,7 @@ def _within_tokens(
     tokens = _arguments.count("tokens", tokens, 0, 2**62)
 
     def counted(part: str) -> int:
-        return _arguments.count("the count of a text", count(part), 0, 2**62)
+        return whole(count(part), "count gave {!r} tokens")
 
     total = counted(text)
     if total <= tokens:
