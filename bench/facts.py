@@ -1,8 +1,8 @@
 """The labelled texts of tests/data/facts: each a text, and what it says.
 
-Below the line ``=== facts`` stands a fact a line: wordings, with bars between them, that
-are near to one another where the fact is stated. The texts were written for this. Every
-second one, by name, is for tuning; what is reported is measured on the others, too.
+Below the line ``=== facts`` stands a fact a line: wordings, with bars between them,
+that are near to one another where the fact is stated. The texts were written for this.
+Every second one, by name, served to choose the scorer's weights; the others did not.
 """
 
 from dataclasses import dataclass

@@ -6,8 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .compression import AdaptiveCompressor, Compressed
     from .counting import MessageCounter
     from .extract import Extract, Span
+    from .importance import ImportanceModel
     from .messages import Group, Message, ToolCall
     from .scoring import FEATURES, ScoredPieces
     from .sentences import Piece
@@ -22,10 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FEATURES",
+    "AdaptiveCompressor",
     "BytePairTokenizer",
+    "Compressed",
     "Extract",
     "Group",
     "HeuristicTokenizer",
+    "ImportanceModel",
     "Message",
     "MessageCounter",
     "Piece",
@@ -39,10 +44,13 @@ __all__ = [
 ]
 _homes = {
     "FEATURES": "scoring",
+    "AdaptiveCompressor": "compression",
     "BytePairTokenizer": "tokens",
+    "Compressed": "compression",
     "Extract": "extract",
     "Group": "messages",
     "HeuristicTokenizer": "tokens",
+    "ImportanceModel": "importance",
     "Message": "messages",
     "MessageCounter": "counting",
     "Piece": "sentences",
