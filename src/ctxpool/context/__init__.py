@@ -6,8 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .compression import AdaptiveCompressor, Compressed
     from .counting import MessageCounter
+    from .extract import Extract, Span
+    from .importance import ImportanceModel
     from .messages import Group, Message, ToolCall
+    from .scoring import FEATURES, ScoredPieces
+    from .sentences import Piece
     from .tokens import (
         BytePairTokenizer,
         HeuristicTokenizer,
@@ -18,11 +23,19 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "FEATURES",
+    "AdaptiveCompressor",
     "BytePairTokenizer",
+    "Compressed",
+    "Extract",
     "Group",
     "HeuristicTokenizer",
+    "ImportanceModel",
     "Message",
     "MessageCounter",
+    "Piece",
+    "ScoredPieces",
+    "Span",
     "TiktokenTokenizer",
     "TokenCounter",
     "Tokenizer",
@@ -30,15 +43,23 @@ __all__ = [
     "load_tokenizer",
 ]
 _homes = {
-    "Group": "messages",
-    "Message": "messages",
-    "ToolCall": "messages",
+    "FEATURES": "scoring",
+    "AdaptiveCompressor": "compression",
     "BytePairTokenizer": "tokens",
+    "Compressed": "compression",
+    "Extract": "extract",
+    "Group": "messages",
     "HeuristicTokenizer": "tokens",
+    "ImportanceModel": "importance",
+    "Message": "messages",
     "MessageCounter": "counting",
+    "Piece": "sentences",
+    "ScoredPieces": "scoring",
+    "Span": "extract",
     "TiktokenTokenizer": "tokens",
     "TokenCounter": "tokens",
     "Tokenizer": "tokens",
+    "ToolCall": "messages",
     "load_tokenizer": "tokens",
 }
 
