@@ -72,7 +72,7 @@ class Message:
     tool_call_id: str = ""
     name: str = ""
     parts: tuple[Mapping[str, Any], ...] = ()
-    metadata: Mapping[str, Any] = field(default=_NOTHING, compare=False)
+    metadata: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, compare=False)
     id: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
     sources: tuple[str, ...] = ()
 
