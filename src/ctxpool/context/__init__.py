@@ -6,20 +6,60 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .group_value import GroupValue
     from .messages import Group, Message, ToolCall
+    from .overflow import OverflowChain, OverflowStrategy
+    from .overflow_draft import OverflowDraft
+    from .overflow_report import (
+        OverflowAction,
+        OverflowProblem,
+        OverflowReport,
+        OverflowResult,
+    )
+    from .overflow_strategies import Compress, Evict, Spill
+    from .spill import Spilled, SpillStore
+    from .summarise import Summarise
     from .tokens import Tokenizer
 
 __all__ = [
+    "Compress",
+    "Evict",
     "Group",
+    "GroupValue",
     "Message",
+    "OverflowAction",
+    "OverflowChain",
+    "OverflowDraft",
+    "OverflowProblem",
+    "OverflowReport",
+    "OverflowResult",
+    "OverflowStrategy",
+    "Spill",
+    "SpillStore",
+    "Spilled",
+    "Summarise",
     "Tokenizer",
     "ToolCall",
 ]
 _homes = {
+    "Compress": "overflow_strategies",
+    "Evict": "overflow_strategies",
     "Group": "messages",
+    "GroupValue": "group_value",
     "Message": "messages",
-    "ToolCall": "messages",
+    "OverflowAction": "overflow_report",
+    "OverflowChain": "overflow",
+    "OverflowDraft": "overflow_draft",
+    "OverflowProblem": "overflow_report",
+    "OverflowReport": "overflow_report",
+    "OverflowResult": "overflow_report",
+    "OverflowStrategy": "overflow",
+    "Spill": "overflow_strategies",
+    "SpillStore": "spill",
+    "Spilled": "spill",
+    "Summarise": "summarise",
     "Tokenizer": "tokens",
+    "ToolCall": "messages",
 }
 
 
