@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .extract import Extract, Span
     from .group_value import GroupValue
     from .messages import Group, Message, ToolCall
     from .overflow import OverflowChain, OverflowStrategy
@@ -17,13 +18,17 @@ if TYPE_CHECKING:
         OverflowResult,
     )
     from .overflow_strategies import Compress, Evict, Spill
+    from .scoring import FEATURES, ScoredPieces
+    from .sentences import Piece
     from .spill import Spilled, SpillStore
     from .summarise import Summarise
     from .tokens import Tokenizer
 
 __all__ = [
+    "FEATURES",
     "Compress",
     "Evict",
+    "Extract",
     "Group",
     "GroupValue",
     "Message",
@@ -34,6 +39,9 @@ __all__ = [
     "OverflowReport",
     "OverflowResult",
     "OverflowStrategy",
+    "Piece",
+    "ScoredPieces",
+    "Span",
     "Spill",
     "SpillStore",
     "Spilled",
@@ -44,6 +52,8 @@ __all__ = [
 _homes = {
     "Compress": "overflow_strategies",
     "Evict": "overflow_strategies",
+    "Extract": "extract",
+    "FEATURES": "scoring",
     "Group": "messages",
     "GroupValue": "group_value",
     "Message": "messages",
@@ -54,6 +64,9 @@ _homes = {
     "OverflowReport": "overflow_report",
     "OverflowResult": "overflow_report",
     "OverflowStrategy": "overflow",
+    "Piece": "sentences",
+    "ScoredPieces": "scoring",
+    "Span": "extract",
     "Spill": "overflow_strategies",
     "SpillStore": "spill",
     "Spilled": "spill",

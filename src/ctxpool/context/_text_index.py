@@ -1,13 +1,13 @@
 """The words of a store's messages: found by SQLite's FTS5, or without it by a scan."""
 
 import heapq
+import itertools
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from . import _words
-
-__all__ = ["TextIndex"]
+__all__ = ["TextIndex", "encodable", "terms"]
 
 # Contentless: the text is in the messages, and is made again to be taken out. The
 # number of a message is never given twice, so that what a SQLite without FTS5 deleted
@@ -15,6 +15,13 @@ __all__ = ["TextIndex"]
 _SCHEMA = """\
 CREATE VIRTUAL TABLE IF NOT EXISTS words
 USING fts5 (text, content = '', tokenize = 'porter unicode61')"""
+
+# Scripts without spaces: each character is a word, or a whole sentence would be one.
+_UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+_UNSPACED += "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
+_CHARACTER = re.compile(_UNSPACED)
+_WORD = re.compile(rf"(?:{_UNSPACED})+|(?:(?!{_UNSPACED})\w)+")
+_MOST = 64  # words of a query
 
 
 class TextIndex:
@@ -48,7 +55,7 @@ class TextIndex:
         if self._fts5:
             connection.execute(
                 "INSERT INTO words (rowid, text) VALUES (?, ?)",
-                (seq, _words.spaced(text)),
+                (seq, _spaced(text)),
             )
 
     def remove(self, connection: sqlite3.Connection, seq: int, text: str) -> None:
@@ -56,7 +63,7 @@ class TextIndex:
         if self._fts5:
             connection.execute(
                 "INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)",
-                (seq, _words.spaced(text)),
+                (seq, _spaced(text)),
             )
 
     def clear(self, connection: sqlite3.Connection) -> None:
@@ -94,7 +101,7 @@ class TextIndex:
         self, rows: Iterable[Any], terms: list[str]
     ) -> Iterator[tuple[float, Any]]:
         for row in rows:
-            text = _words.spaced(self._text(row)).lower()
+            text = _spaced(self._text(row)).lower()
             if score := sum(term in text for term in terms):
                 yield float(score), row
 
@@ -104,3 +111,40 @@ def _has_fts5(connection: sqlite3.Connection) -> bool:
         "SELECT count(*) FROM pragma_module_list WHERE name = 'fts5'"
     ).fetchone()
     return bool(found)
+
+
+def encodable(text: str) -> bool:
+    """Whether *text* has no half of a surrogate pair."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _spaced(text: str) -> str:
+    """*text* for the index: spaces around each character that is a word."""
+    if text.isascii():
+        return text
+    if not encodable(text):
+        text = text.encode(errors="replace").decode()
+    return _CHARACTER.sub(r" \g<0> ", text)
+
+
+def terms(query: str) -> list[str]:
+    """The different words of *query*, lowered, the first 64. Of characters that are
+    words, each pair of neighbours, as the index has it."""
+    if not isinstance(query, str):
+        raise TypeError(f"a query must be text, not {query!r}")
+    found: dict[str, None] = {}
+    for word in _WORD.findall(query.lower()):
+        if _CHARACTER.match(word) and len(word) > 1:
+            pairs = itertools.pairwise(word)
+            found.update((f"{a}  {b}", None) for a, b in pairs)
+        else:
+            found[word] = None
+        if len(found) >= _MOST:
+            break
+    return list(found)[:_MOST]

@@ -1,5 +1,6 @@
 """What a group of messages is worth to a window, next to the others."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ _OF_A_SUMMARY = 0.8
 
 def identifiers(message: Message) -> frozenset[str]:
     """The first 64 different words of *message* that name one thing: with a digit, an
-    underscore, a path's or an address's signs, or camelCase. Found once, then cached."""
+    underscore, the signs of a path or an address, or camelCase. Found once, cached."""
     text = message.text
     key = message.id, hash(text)
-    found = _known.get(key)
+    found: frozenset[str] | None = _known.get(key)
     if found is None:
         first: dict[str, None] = {}
         for word in _WORD.findall(text):
@@ -93,7 +94,7 @@ class GroupValue:
         an identifier of it."""
         named = sum(len(identifiers(message)) for message in group.messages)
         return (
-            self.recency * 0.5 ** (age / self.half_life)
+            self.recency * math.exp2(-age / self.half_life)
             + self.importance * max(map(_importance, group.messages))
             + self.density * min(4 * named / max(group.tokens, 1), 1.0)
             + self.uses * uses / (uses + 1)

@@ -74,8 +74,8 @@ class OverflowChain:
     Examples
     --------
     >>> chain = OverflowChain([Evict(to=0.5, keep=1)])
-    >>> told = [Group((Message("user", f"fact {i}", id=f"m{i}"),), 30) for i in range(4)]
-    >>> result = chain.reduce(told, 120, lambda message: 30)
+    >>> told = [Message("user", f"fact {i}", id=f"m{i}") for i in range(4)]
+    >>> result = chain.reduce([Group((m,), 30) for m in told], 120, lambda m: 30)
     >>> [message.id for group in result.groups for message in group.messages]
     ['m2', 'm3']
     >>> print(result.report)
@@ -194,10 +194,11 @@ class OverflowChain:
 
 
 def _again(draft: OverflowDraft, error: Exception) -> bool:
-    """Report *error*; whether the strategy may try again, without a message that the
+    """Report *error*; whether the strategy may try again, without the messages that the
     store can't hold."""
-    if isinstance(error, UnstorableMessageError) and draft.hold(error.id):
-        draft.note(f"{error}. It stays")
+    if isinstance(error, UnstorableMessageError) and (n := draft.hold(error.id)):
+        others = f", and {n - 1} others that can't be stored" if n > 1 else ""
+        draft.note(f"{error}. It stays{others}")
         return True
     draft.note(f"{type(error).__name__}: {error}")
     return False

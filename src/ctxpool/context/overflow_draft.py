@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .. import _arguments
+from ..errors import UnstorableMessageError
+from .message_json import dump_message
 from .messages import Group, Message
 from .overflow_report import (
     OverflowAction,
@@ -118,13 +120,15 @@ class OverflowDraft:
         """Report what went wrong."""
         self._problems.append(OverflowProblem(self.strategy, text))
 
-    def hold(self, id: str) -> bool:
-        """Leave the groups with this message alone; False if there is none to leave."""
-        known = id not in self._held and any(
-            message.id == id for group in self._groups for message in group.messages
-        )
-        self._held.add(id)
-        return known
+    def hold(self, id: str) -> int:
+        """Leave the groups with this message alone, and those with any other that JSON
+        can't hold; returns how many messages that are more than before."""
+        known = len(self._held)
+        for group in self._groups:
+            for message in group.messages:
+                if message.id == id or not _is_json(message):
+                    self._held.add(message.id)
+        return len(self._held) - known
 
     def save(self, messages: Iterable[Message]) -> None:
         """See to it that *messages* are in the store, if there is one.
@@ -181,8 +185,8 @@ class OverflowDraft:
         came = [m for group in new for m in group.messages if id(m) not in was]
         # Nothing below can fail.
         for span in sorted(changes, key=lambda span: span.start, reverse=True):
-            group = changes[span]
-            self._groups[span.start : span.stop] = [] if group is None else [group]
+            place = changes[span]
+            self._groups[span.start : span.stop] = [] if place is None else [place]
         before, after = (sum(g.tokens for g in some) for some in (old, new))
         self._tokens += after - before
         self._actions.append(
@@ -210,3 +214,11 @@ class OverflowDraft:
             ),
             [m for g in self._before for m in g.messages if id(m) not in kept],
         )
+
+
+def _is_json(message: Message) -> bool:
+    try:
+        dump_message(message)
+    except UnstorableMessageError:
+        return False
+    return True

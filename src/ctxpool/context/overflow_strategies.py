@@ -1,4 +1,4 @@
-"""What makes a window smaller: Compress, Evict and Spill. Summarise is a file of its own."""
+"""What makes a window smaller: Compress, Evict, Spill. (Summarise has its own file.)"""
 
 import dataclasses
 import math
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import LRUCache, _arguments
+from .extract import extract
 from .group_value import GroupValue, later_uses
 from .messages import Group, Message
 from .overflow_draft import OverflowDraft
@@ -35,8 +36,6 @@ def shortened(
 ) -> str:
     """*text*, which has *of* tokens, in about *tokens* of them."""
     if compressor is None:
-        from .extract import extract
-
         # By the ratio: the window's tokens are not those that it would count.
         return extract(text, ratio=min(tokens / of, 1.0)).text
     found = compressor(text, tokens)
@@ -124,6 +123,7 @@ class Compress:
         tokens = _own_tokens(draft, old)
         if tokens < self.min_tokens or key in self._in_vain:
             return
+        draft.save([old])
         wanted = max(int(tokens * self.ratio), 1)
         text = shortened(self.compressor, old.content, wanted, tokens)
         new = draft.derived(dataclasses.replace(old, content=text), [old])

@@ -13,9 +13,8 @@ from .. import _arguments
 from ..errors import StoreError, UnstorableMessageError
 from ..sizes import parse_size
 from ..stats import SpillStats
-from . import _words
 from ._database import Database
-from ._text_index import TextIndex
+from ._text_index import TextIndex, encodable, terms
 from .message_json import dump_message, load_message
 from .messages import Message, Role
 
@@ -306,12 +305,12 @@ class SpillStore:
         O(messages with one of the words); without FTS5, O(all bytes).
         """
         k = _arguments.count("k", k, 0, 2**31)
-        terms = _words.terms(query)
-        if not terms or k == 0:
+        wanted = terms(query)
+        if not wanted or k == 0:
             return []
         where, values = _conditions(roles, since, until)
         with self._database.read() as connection:
-            best = self._index.best(connection, terms, k, where, values)
+            best = self._index.best(connection, wanted, k, where, values)
         return [Spilled(self._load(row), row[2], score) for score, row in best]
 
     def history(
@@ -459,7 +458,7 @@ def _selected(
     connection: sqlite3.Connection, ids: Sequence[str], columns: str = "*"
 ) -> Iterator[Any]:
     # What can't be encoded is the id of no message.
-    known = [id for id in dict.fromkeys(ids) if _words.encodable(id)]
+    known = [id for id in dict.fromkeys(ids) if encodable(id)]
     for i in range(0, len(known), _AT_ONCE):
         some = known[i : i + _AT_ONCE]
         marks = ", ".join("?" * len(some))
