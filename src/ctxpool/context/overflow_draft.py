@@ -141,7 +141,8 @@ class OverflowDraft:
         sources = originals_of(m for m in new if m.sources)
         missing = self.store.missing(sources) if sources else set()
         wanted = [m for m in new if not m.sources or missing.intersection(m.sources)]
-        self._forgotten += self.store.put(wanted)
+        if wanted:
+            self._forgotten += self.store.put(wanted)
         self._saved.update((id(m), m) for m in new)
 
     def derived(self, made: Message, messages: Iterable[Message]) -> Message:
