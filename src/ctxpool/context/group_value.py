@@ -104,7 +104,7 @@ class GroupValue:
 def _importance(message: Message) -> float:
     given = message.metadata.get("importance")
     if isinstance(given, int | float) and not isinstance(given, bool):
-        return min(max(float(given), 0.0), 1.0)  # nan becomes 0.0
+        return min(max(0.0, given), 1.0)  # in this order nan becomes 0.0
     if len(message.sources) > 1:
         return _OF_A_SUMMARY
     return _BY_ROLE[message.role]

@@ -263,7 +263,7 @@ class Spill:
         gone, excess = [], draft.excess
         for i in draft.free():
             newest = i == len(draft) - 1
-            if excess <= (draft.target - draft.budget if newest else 0):
+            if excess <= (draft.budget - draft.target if newest else 0):
                 break
             gone.append(i)
             excess -= draft[i].tokens

@@ -17,8 +17,10 @@ _LEVEL = "summary_level"
 
 def _level(message: Message) -> int:
     """How often what it says was summarised: 0 of an original or a compressed one."""
-    level = message.metadata.get(_LEVEL, 0)
-    return level if isinstance(level, int) and len(message.sources) > 1 else 0
+    level = message.metadata.get(_LEVEL)
+    if isinstance(level, int) and len(message.sources) > 1:
+        return max(level, 0)
+    return 0
 
 
 class Summarise:
