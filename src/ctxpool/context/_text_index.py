@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from .words import STOP
+
 __all__ = ["TextIndex", "encodable", "terms"]
 
 # Contentless: the text is in the messages, and is made again to be taken out. The
@@ -134,8 +136,9 @@ def _spaced(text: str) -> str:
 
 
 def terms(query: str) -> list[str]:
-    """The different words of *query*, lowered, the first 64. Of characters that are
-    words, each pair of neighbours, as the index has it."""
+    """The different words of *query*, lowered, the first 64, without "the" and its like
+    if there are others. Of characters that are words, each pair of neighbours, as the
+    index has it."""
     if not isinstance(query, str):
         raise TypeError(f"a query must be text, not {query!r}")
     found: dict[str, None] = {}
@@ -147,4 +150,6 @@ def terms(query: str) -> list[str]:
             found[word] = None
         if len(found) >= _MOST:
             break
-    return list(found)[:_MOST]
+    # Nearly every message has those, and each costs a look at all of them.
+    telling = [word for word in found if word not in STOP]
+    return (telling or list(found))[:_MOST]
