@@ -15,6 +15,8 @@ The engine, each of it native with a pure-Python twin of the same behaviour:
 Decorators over the caches: :func:`lru_cache`, :func:`ttl_cache`, :func:`cached_method`.
 NumPy's own arrays out of a pool: :func:`numpy_pool`.
 
+Memory of an agent: :mod:`ctxpool.context`.
+
 ``ctxpool.backend`` tells which of the two is at work, ``"native"`` or ``"pure"``.
 """
 
@@ -49,11 +51,14 @@ from .stats import (
     PooledObject,
     SharedPoolStats,
     SizeClassStats,
+    SpillStats,
     TokenWindowStats,
 )
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .context.overflow import OverflowChain
+    from .context.spill import SpillStore
     from .pools.manager import (
         ResourceManager,
         get_pooled_resource,
@@ -81,12 +86,15 @@ __all__ = [
     "ObjectLease",
     "ObjectPool",
     "ObjectPoolStats",
+    "OverflowChain",
     "PooledObject",
     "ResourceManager",
     "SharedBlock",
     "SharedBlockPool",
     "SharedPoolStats",
     "SizeClassStats",
+    "SpillStats",
+    "SpillStore",
     "TokenWindow",
     "TokenWindowStats",
     "__version__",
@@ -112,6 +120,8 @@ _LAZY = {
     "register_resource_type": "pools.manager",
     "MemoryPool": "pools.sized",
     "NumpyPool": "pools.numpy",
+    "OverflowChain": "context.overflow",
+    "SpillStore": "context.spill",
     "cached_method": "caches.decorators",
     "lru_cache": "caches.decorators",
     "numpy_pool": "pools.numpy",

@@ -9,10 +9,22 @@ if TYPE_CHECKING:
     from .compression import AdaptiveCompressor, Compressed
     from .counting import MessageCounter
     from .extract import Extract, Span
+    from .group_value import GroupValue
     from .importance import ImportanceModel
     from .messages import Group, Message, ToolCall
+    from .overflow import OverflowChain, OverflowStrategy
+    from .overflow_draft import OverflowDraft
+    from .overflow_report import (
+        OverflowAction,
+        OverflowProblem,
+        OverflowReport,
+        OverflowResult,
+    )
+    from .overflow_strategies import Compress, Evict, Spill
     from .scoring import FEATURES, ScoredPieces
     from .sentences import Piece
+    from .spill import Spilled, SpillStore
+    from .summarise import Summarise
     from .tokens import (
         BytePairTokenizer,
         HeuristicTokenizer,
@@ -26,16 +38,30 @@ __all__ = [
     "FEATURES",
     "AdaptiveCompressor",
     "BytePairTokenizer",
+    "Compress",
     "Compressed",
+    "Evict",
     "Extract",
     "Group",
+    "GroupValue",
     "HeuristicTokenizer",
     "ImportanceModel",
     "Message",
     "MessageCounter",
+    "OverflowAction",
+    "OverflowChain",
+    "OverflowDraft",
+    "OverflowProblem",
+    "OverflowReport",
+    "OverflowResult",
+    "OverflowStrategy",
     "Piece",
     "ScoredPieces",
     "Span",
+    "Spill",
+    "SpillStore",
+    "Spilled",
+    "Summarise",
     "TiktokenTokenizer",
     "TokenCounter",
     "Tokenizer",
@@ -46,16 +72,30 @@ _homes = {
     "FEATURES": "scoring",
     "AdaptiveCompressor": "compression",
     "BytePairTokenizer": "tokens",
+    "Compress": "overflow_strategies",
     "Compressed": "compression",
+    "Evict": "overflow_strategies",
     "Extract": "extract",
     "Group": "messages",
+    "GroupValue": "group_value",
     "HeuristicTokenizer": "tokens",
     "ImportanceModel": "importance",
     "Message": "messages",
     "MessageCounter": "counting",
+    "OverflowAction": "overflow_report",
+    "OverflowChain": "overflow",
+    "OverflowDraft": "overflow_draft",
+    "OverflowProblem": "overflow_report",
+    "OverflowReport": "overflow_report",
+    "OverflowResult": "overflow_report",
+    "OverflowStrategy": "overflow",
     "Piece": "sentences",
     "ScoredPieces": "scoring",
     "Span": "extract",
+    "Spill": "overflow_strategies",
+    "SpillStore": "spill",
+    "Spilled": "spill",
+    "Summarise": "summarise",
     "TiktokenTokenizer": "tokens",
     "TokenCounter": "tokens",
     "Tokenizer": "tokens",
