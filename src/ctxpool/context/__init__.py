@@ -6,16 +6,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .auto_index import AutoIndex, AutoIndexStats, load_index
+    from .embedding import Embedder, HashedEmbedder
     from .messages import Group, Message, ToolCall
     from .tokens import Tokenizer
+    from .vectors import FlatIndex, HNSWIndex, VectorIndex
 
 __all__ = [
+    "AutoIndex",
+    "AutoIndexStats",
+    "Embedder",
+    "FlatIndex",
     "Group",
+    "HNSWIndex",
+    "HashedEmbedder",
     "Message",
     "Tokenizer",
     "ToolCall",
+    "VectorIndex",
+    "load_index",
 ]
 _homes = {
+    "AutoIndex": "auto_index",
+    "AutoIndexStats": "auto_index",
+    "Embedder": "embedding",
+    "FlatIndex": "vectors",
+    "HNSWIndex": "vectors",
+    "HashedEmbedder": "embedding",
+    "VectorIndex": "vectors",
+    "load_index": "auto_index",
     "Group": "messages",
     "Message": "messages",
     "ToolCall": "messages",
