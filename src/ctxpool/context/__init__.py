@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .auto_index import AutoIndex, AutoIndexStats, load_index
+    from .embedders import CachedEmbedder, CallableEmbedder, SentenceEmbedder
     from .embedding import Embedder, HashedEmbedder
     from .messages import Group, Message, ToolCall
     from .tokens import Tokenizer
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 __all__ = [
     "AutoIndex",
     "AutoIndexStats",
+    "CachedEmbedder",
+    "CallableEmbedder",
     "Embedder",
     "FlatIndex",
     "Group",
     "HNSWIndex",
     "HashedEmbedder",
     "Message",
+    "SentenceEmbedder",
     "Tokenizer",
     "ToolCall",
     "VectorIndex",
@@ -29,6 +33,8 @@ __all__ = [
 _homes = {
     "AutoIndex": "auto_index",
     "AutoIndexStats": "auto_index",
+    "CachedEmbedder": "embedders",
+    "CallableEmbedder": "embedders",
     "Embedder": "embedding",
     "FlatIndex": "vectors",
     "HNSWIndex": "vectors",
@@ -38,6 +44,7 @@ _homes = {
     "Group": "messages",
     "Message": "messages",
     "ToolCall": "messages",
+    "SentenceEmbedder": "embedders",
     "Tokenizer": "tokens",
 }
 
