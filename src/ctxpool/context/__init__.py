@@ -6,8 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .auto_index import AutoIndex, AutoIndexStats, load_index
     from .compression import AdaptiveCompressor, Compressed
     from .counting import MessageCounter
+    from .embedders import CachedEmbedder, CallableEmbedder, SentenceEmbedder
+    from .embedding import Embedder, HashedEmbedder
     from .extract import Extract, Span
     from .group_value import GroupValue
     from .importance import ImportanceModel
@@ -33,17 +36,26 @@ if TYPE_CHECKING:
         Tokenizer,
         load_tokenizer,
     )
+    from .vectors import FlatIndex, HNSWIndex, VectorIndex
 
 __all__ = [
     "FEATURES",
     "AdaptiveCompressor",
+    "AutoIndex",
+    "AutoIndexStats",
     "BytePairTokenizer",
+    "CachedEmbedder",
+    "CallableEmbedder",
     "Compress",
     "Compressed",
+    "Embedder",
     "Evict",
     "Extract",
+    "FlatIndex",
     "Group",
     "GroupValue",
+    "HNSWIndex",
+    "HashedEmbedder",
     "HeuristicTokenizer",
     "ImportanceModel",
     "Message",
@@ -57,6 +69,7 @@ __all__ = [
     "OverflowStrategy",
     "Piece",
     "ScoredPieces",
+    "SentenceEmbedder",
     "Span",
     "Spill",
     "SpillStore",
@@ -66,18 +79,28 @@ __all__ = [
     "TokenCounter",
     "Tokenizer",
     "ToolCall",
+    "VectorIndex",
+    "load_index",
     "load_tokenizer",
 ]
 _homes = {
     "FEATURES": "scoring",
     "AdaptiveCompressor": "compression",
+    "AutoIndex": "auto_index",
+    "AutoIndexStats": "auto_index",
     "BytePairTokenizer": "tokens",
+    "CachedEmbedder": "embedders",
+    "CallableEmbedder": "embedders",
     "Compress": "overflow_strategies",
     "Compressed": "compression",
+    "Embedder": "embedding",
     "Evict": "overflow_strategies",
     "Extract": "extract",
+    "FlatIndex": "vectors",
     "Group": "messages",
     "GroupValue": "group_value",
+    "HNSWIndex": "vectors",
+    "HashedEmbedder": "embedding",
     "HeuristicTokenizer": "tokens",
     "ImportanceModel": "importance",
     "Message": "messages",
@@ -91,6 +114,7 @@ _homes = {
     "OverflowStrategy": "overflow",
     "Piece": "sentences",
     "ScoredPieces": "scoring",
+    "SentenceEmbedder": "embedders",
     "Span": "extract",
     "Spill": "overflow_strategies",
     "SpillStore": "spill",
@@ -100,6 +124,8 @@ _homes = {
     "TokenCounter": "tokens",
     "Tokenizer": "tokens",
     "ToolCall": "messages",
+    "VectorIndex": "vectors",
+    "load_index": "auto_index",
     "load_tokenizer": "tokens",
 }
 
