@@ -6,20 +6,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .counting import MessageCounter
     from .messages import Group, Message, ToolCall
-    from .tokens import Tokenizer
+    from .tokens import (
+        BytePairTokenizer,
+        HeuristicTokenizer,
+        TiktokenTokenizer,
+        TokenCounter,
+        Tokenizer,
+        load_tokenizer,
+    )
 
 __all__ = [
+    "BytePairTokenizer",
     "Group",
+    "HeuristicTokenizer",
     "Message",
+    "MessageCounter",
+    "TiktokenTokenizer",
+    "TokenCounter",
     "Tokenizer",
     "ToolCall",
+    "load_tokenizer",
 ]
 _homes = {
     "Group": "messages",
     "Message": "messages",
     "ToolCall": "messages",
+    "BytePairTokenizer": "tokens",
+    "HeuristicTokenizer": "tokens",
+    "MessageCounter": "counting",
+    "TiktokenTokenizer": "tokens",
+    "TokenCounter": "tokens",
     "Tokenizer": "tokens",
+    "load_tokenizer": "tokens",
 }
 
 

@@ -1,10 +1,11 @@
 """Who is next to whom in a file of relations, and the part of it that is in memory."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from sqlite3 import Connection
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from .. import LRUCache
 from ._database import Database
@@ -17,19 +18,17 @@ _HUB = 2048  # relations of one entity that are worth keeping in memory
 _NAMES = 65_536  # whose entity is remembered
 
 
-class _Edge(NamedTuple):
-    relation: Relation
-    other: int
-    name: str
-
-
+# A relation as it is seen from one of its ends: the other end, its name, and what a
+# search looks at.
+_Edge: TypeAlias = tuple[Relation, int, str, str, float, float]
 _Step: TypeAlias = tuple[int, Relation | None]
 
 
 def _edge(row: tuple[Any, ...], number: int) -> _Edge:
-    relation, outgoing = relation_of(row), row[8] == number
-    other, name = (row[9], relation.object) if outgoing else (row[8], relation.subject)
-    return _Edge(relation, other, name)
+    relation = relation_of(row)
+    ends = (row[9], relation.object) if row[8] == number else (row[8], relation.subject)
+    end = math.inf if relation.valid_to is None else relation.valid_to
+    return relation, *ends, relation.predicate, relation.valid_from, end
 
 
 class Graph:
@@ -88,6 +87,8 @@ class Graph:
 
     def id(self, connection: Connection, name: str) -> int | None:
         """The entity of this name or alias."""
+        if type(name) is not str:
+            name = str.__str__(name)  # a subclass's __eq__ has no place under a lock
         number: int | None = self._ids.get(name)
         if number is None:
             row = connection.execute(
@@ -117,8 +118,7 @@ class Graph:
         return [
             edge
             for edge in near
-            if edge.relation.holds(at)
-            and (only is None or edge.relation.predicate in only)
+            if edge[4] <= at < edge[5] and (only is None or edge[3] in only)
         ]
 
     def _load(self, connection: Connection, number: int) -> tuple[_Edge, ...] | None:
@@ -177,11 +177,12 @@ class Graph:
                         return found
                     # Of a hub, those that were seen are not those that are wanted.
                     most = limit + len(seen)
-                    for edge in self.edges(connection, number, only, at, most):
-                        if edge.other not in seen and len(found) < limit:
-                            seen.add(edge.other)
-                            reached.append(edge.other)
-                            found.append(Neighbour(edge.name, hop, edge.relation))
+                    edges = self.edges(connection, number, only, at, most)
+                    for relation, other, name, *_ in edges:
+                        if other not in seen and len(found) < limit:
+                            seen.add(other)
+                            reached.append(other)
+                            found.append(Neighbour(name, hop, relation))
                 frontier = reached
         return found
 
@@ -209,13 +210,14 @@ class Graph:
                 mine, theirs = sides[side], sides[1 - side]
                 reached: list[int] = []
                 for number in frontiers[side]:
-                    for edge in self.edges(connection, number, only, at, most):
-                        if edge.other in mine:
+                    edges = self.edges(connection, number, only, at, most)
+                    for relation, other, *_ in edges:
+                        if other in mine:
                             continue
-                        mine[edge.other] = number, edge.relation
-                        if edge.other in theirs:
-                            return _joined(sides, edge.other)
-                        reached.append(edge.other)
+                        mine[other] = number, relation
+                        if other in theirs:
+                            return _joined(sides, other)
+                        reached.append(other)
                     if len(mine) + len(theirs) > most:
                         return None
                 frontiers[side] = reached

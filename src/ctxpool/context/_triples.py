@@ -24,6 +24,7 @@ __all__ = [
     "predicates_of",
     "put",
     "relation_of",
+    "say",
     "texts_of",
     "unsay",
 ]
@@ -47,8 +48,9 @@ CREATE INDEX relation_slot ON relation (subject, predicate, object);
 CREATE INDEX relation_subject ON relation (subject, valid_from);
 CREATE INDEX relation_object ON relation (object, valid_from);
 CREATE TABLE source (
+  number INTEGER PRIMARY KEY,
   relation INTEGER NOT NULL REFERENCES relation ON DELETE CASCADE,
-  source TEXT NOT NULL, PRIMARY KEY (relation, source)) WITHOUT ROWID;
+  source TEXT NOT NULL, UNIQUE (relation, source));
 CREATE INDEX source_source ON source (source);
 CREATE TABLE mention (
   number INTEGER PRIMARY KEY,
@@ -57,7 +59,8 @@ CREATE TABLE mention (
 CREATE INDEX mention_source ON mention (source)"""
 RELATION = """\
 SELECT r.id, s.name, r.predicate, o.name, r.confidence, r.valid_from, r.valid_to,
-  (SELECT json_group_array(source) FROM source WHERE relation = r.id),
+  (SELECT json_group_array(source) FROM (SELECT source FROM source
+    WHERE relation = r.id ORDER BY number DESC LIMIT 20)),
   r.subject, r.object
 FROM relation r JOIN entity s ON s.id = r.subject JOIN entity o ON o.id = r.object
 """
@@ -194,6 +197,14 @@ def put(
         (subject, predicate, object, confidence, start, end),
     ).fetchone()
     return int(number), closed
+
+
+def say(connection: Connection, relation: int, sources: Iterable[str]) -> None:
+    """Note who says it."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO source (relation, source) VALUES (?, ?)",
+        [(relation, source) for source in sources],
+    )
 
 
 def unsay(connection: Connection, source: str) -> int:

@@ -51,7 +51,7 @@ class Relation:
     valid_to : float or None
         It holds before this moment; None: still.
     sources : tuple of str
-        Ids of what said so.
+        Ids of what said so, the newest first, at most 20 of them.
     """
 
     id: int

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from sqlite3 import Connection
 from types import TracebackType
 from typing import Any, Self
 
@@ -218,18 +219,18 @@ class SemanticMemory(SemanticView):
         one = predicate in self.functional if functional is None else bool(functional)
         said_by = texts_of("a source", sources)
         with self._graph.write() as connection:
-            a = _triples.make_entity(connection, subject)
-            b = _triples.make_entity(connection, object)
+            a, b = self._made(connection, subject), self._made(connection, object)
             number, closed = _triples.put(
                 connection, (a, predicate, b), confidence, (start, end), one
             )
             self._graph.drop(a, b, *closed)
-            connection.executemany(
-                "INSERT OR IGNORE INTO source VALUES (?, ?)",
-                [(number, source) for source in said_by],
-            )
+            _triples.say(connection, number, said_by)
             row = connection.execute(f"{RELATION} WHERE r.id = ?", (number,)).fetchone()
             return relation_of(row)
+
+    def _made(self, connection: Connection, name: str) -> int:
+        number = self._graph.id(connection, name)
+        return _triples.make_entity(connection, name) if number is None else number
 
     def retract(
         self,
@@ -318,12 +319,14 @@ class SemanticMemory(SemanticView):
                     )
                     learnt.append(relation)
                     for name in (one.subject, one.object):
-                        number = _triples.make_entity(connection, name)
+                        number = self._made(connection, name)
                         _triples.mention(connection, number, said_by)
         return learnt
 
-    def forget(self, entity: str | None = None, *, source: str | None = None) -> int:
-        """Delete an entity and its relations, or what a source alone has said.
+    def forget(
+        self, entity: str | None = None, *, source: str | Iterable[str] | None = None
+    ) -> int:
+        """Delete an entity and its relations, or what these sources alone have said.
 
         The bytes are overwritten in the file and its journal. What a forgotten
         statement has closed stays closed.
@@ -335,15 +338,14 @@ class SemanticMemory(SemanticView):
         """
         if (entity is None) == (source is None):
             raise TypeError("forget() needs an entity or a source")
-        texts_of("what is forgotten", (entity or "", source or ""))
+        unsaid = texts_of("a source", () if source is None else source)
+        texts_of("an entity", entity or ())
         with self._graph.write() as connection:
             before = connection.total_changes
-            if source is not None:
-                gone = _triples.unsay(connection, source)
-            elif (number := self._graph.id(connection, str(entity))) is not None:
-                gone = _triples.delete_entity(connection, number)
-            else:
-                gone = 0
+            gone = sum(_triples.unsay(connection, one) for one in unsaid)
+            number = self._graph.id(connection, entity) if entity else None
+            if number is not None:
+                gone += _triples.delete_entity(connection, number)
             changed = connection.total_changes != before
             self._graph.drop_all()
         if changed:
