@@ -6,40 +6,71 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .auto_index import AutoIndex, AutoIndexStats, load_index
     from .counting import MessageCounter
+    from .embedding import Embedder, HashedEmbedder
+    from .facts import Fact, Mention, extract_facts
     from .messages import Group, Message, ToolCall
-    from .tokens import (
-        BytePairTokenizer,
-        HeuristicTokenizer,
-        TiktokenTokenizer,
-        TokenCounter,
-        Tokenizer,
-        load_tokenizer,
-    )
+    from .relations import Entity, Neighbour, Relation, SemanticStats
+    from .semantic import SemanticMemory
+    from .tokens import BytePairTokenizer, HeuristicTokenizer, TiktokenTokenizer, TokenCounter, Tokenizer, load_tokenizer
+    from .vectors import FlatIndex, HNSWIndex, VectorIndex
 
 __all__ = [
+    "AutoIndex",
+    "AutoIndexStats",
     "BytePairTokenizer",
+    "Embedder",
+    "Entity",
+    "Fact",
+    "FlatIndex",
     "Group",
+    "HNSWIndex",
+    "HashedEmbedder",
     "HeuristicTokenizer",
+    "Mention",
     "Message",
     "MessageCounter",
+    "Neighbour",
+    "Relation",
+    "SemanticMemory",
+    "SemanticStats",
     "TiktokenTokenizer",
     "TokenCounter",
     "Tokenizer",
     "ToolCall",
+    "VectorIndex",
+    "extract_facts",
+    "load_index",
     "load_tokenizer",
 ]
 _homes = {
+    "AutoIndex": "auto_index",
+    "AutoIndexStats": "auto_index",
+    "load_index": "auto_index",
+    "MessageCounter": "counting",
+    "Embedder": "embedding",
+    "HashedEmbedder": "embedding",
+    "Fact": "facts",
+    "Mention": "facts",
+    "extract_facts": "facts",
     "Group": "messages",
     "Message": "messages",
     "ToolCall": "messages",
+    "Entity": "relations",
+    "Neighbour": "relations",
+    "Relation": "relations",
+    "SemanticStats": "relations",
+    "SemanticMemory": "semantic",
     "BytePairTokenizer": "tokens",
     "HeuristicTokenizer": "tokens",
-    "MessageCounter": "counting",
     "TiktokenTokenizer": "tokens",
     "TokenCounter": "tokens",
     "Tokenizer": "tokens",
     "load_tokenizer": "tokens",
+    "FlatIndex": "vectors",
+    "HNSWIndex": "vectors",
+    "VectorIndex": "vectors",
 }
 
 
