@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from .messages import Group, Message, ToolCall
     from .relations import Entity, Neighbour, Relation, SemanticStats
     from .semantic import SemanticMemory
-    from .tokens import BytePairTokenizer, HeuristicTokenizer, TiktokenTokenizer, TokenCounter, Tokenizer, load_tokenizer
+    from .tokens import (
+        BytePairTokenizer,
+        HeuristicTokenizer,
+        TiktokenTokenizer,
+        TokenCounter,
+        Tokenizer,
+        load_tokenizer,
+    )
     from .vectors import FlatIndex, HNSWIndex, VectorIndex
 
 __all__ = [
