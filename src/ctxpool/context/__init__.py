@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from .auto_index import AutoIndex, AutoIndexStats, load_index
     from .counting import MessageCounter
     from .embedding import Embedder, HashedEmbedder
+    from .episodes import Consolidation, Episode, EpisodicStats, Recollection
+    from .episodic import EpisodicMemory
     from .facts import Fact, Mention, extract_facts
     from .messages import Group, Message, ToolCall
     from .relations import Entity, Neighbour, Relation, SemanticStats
@@ -27,8 +29,12 @@ __all__ = [
     "AutoIndex",
     "AutoIndexStats",
     "BytePairTokenizer",
+    "Consolidation",
     "Embedder",
     "Entity",
+    "Episode",
+    "EpisodicMemory",
+    "EpisodicStats",
     "Fact",
     "FlatIndex",
     "Group",
@@ -39,6 +45,7 @@ __all__ = [
     "Message",
     "MessageCounter",
     "Neighbour",
+    "Recollection",
     "Relation",
     "SemanticMemory",
     "SemanticStats",
@@ -58,6 +65,11 @@ _homes = {
     "MessageCounter": "counting",
     "Embedder": "embedding",
     "HashedEmbedder": "embedding",
+    "Consolidation": "episodes",
+    "Episode": "episodes",
+    "EpisodicStats": "episodes",
+    "Recollection": "episodes",
+    "EpisodicMemory": "episodic",
     "Fact": "facts",
     "Mention": "facts",
     "extract_facts": "facts",

@@ -36,7 +36,7 @@ class Graph:
     name stands for, and of an entity's relations.
 
     What is in the caches is what the file has: a writer drops what it changes, and
-    what another process changes is seen by SQLite's data_version. Nothing is put into
+    what another process changes is seen. Nothing is put into
     them inside a transaction, which may be undone.
     """
 
@@ -52,28 +52,22 @@ class Graph:
             getsizeof=lambda edges: 1 if edges is None else 1 + len(edges),
         )
         self._ids: LRUCache[str, int] = LRUCache(_NAMES)
-        self._seen: tuple[Connection | None, int] = (None, 0)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """The connection, and caches that are what the file has."""
         with self.database.read() as connection:
-            self._look(connection)
+            if self.database.moved():
+                self.drop_all()
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction, likewise."""
         with self.database.write() as connection:
-            self._look(connection)
+            if self.database.moved():
+                self.drop_all()
             yield connection
-
-    def _look(self, connection: Connection) -> None:
-        version = connection.execute("PRAGMA data_version").fetchone()[0]
-        # A forked child's connection counts on its own.
-        if self._seen != (connection, version):
-            self.drop_all()
-            self._seen = connection, version
 
     def drop(self, *entities: int) -> None:
         """Forget their relations in memory, which a writer changes."""
