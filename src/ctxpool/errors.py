@@ -22,6 +22,7 @@ __all__ = [
     "TokenRangeError",
     "TruncatedFrameError",
     "UnknownResourceError",
+    "UnstorableMessageError",
     "ValueTooLargeError",
 ]
 
@@ -119,3 +120,17 @@ class StoreClosedError(CtxPoolError, ValueError):
 
 class UnknownResourceError(CtxPoolError, LookupError):
     """No resource type of this name is registered."""
+
+
+class UnstorableMessageError(CtxPoolError, ValueError):
+    """A store can't hold a message as it is.
+
+    Attributes
+    ----------
+    id : str
+        The message's.
+    """
+
+    def __init__(self, message: str = "", *, id: str = "") -> None:
+        super().__init__(message)
+        self.id = id

@@ -14,6 +14,7 @@ __all__ = [
     "SharedParticipant",
     "SharedPoolStats",
     "SizeClassStats",
+    "SpillStats",
     "TokenWindowStats",
 ]
 
@@ -528,3 +529,35 @@ class PooledObject:
     uses: int
     in_use: bool
     place: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SpillStats(_Record):
+    """A moment of a :class:`~ctxpool.context.SpillStore`.
+
+    Attributes
+    ----------
+    path : str
+        The file's.
+    messages : int
+        Messages that it holds.
+    bytes : int
+        What they take, as JSON in UTF-8.
+    max_bytes : int or None
+        The most that they may take.
+    file_bytes : int
+        The size of the file and its journal.
+    removed : int
+        Messages that ever went to keep to *max_bytes*.
+    oldest, newest : float or None
+        When the first and the last of them were put; None if there is none.
+    """
+
+    path: str
+    messages: int
+    bytes: int
+    max_bytes: int | None
+    file_bytes: int
+    removed: int
+    oldest: float | None
+    newest: float | None
