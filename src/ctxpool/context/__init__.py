@@ -11,31 +11,24 @@ if TYPE_CHECKING:
     from .counting import MessageCounter
     from .embedders import CachedEmbedder, CallableEmbedder, SentenceEmbedder
     from .embedding import Embedder, HashedEmbedder
+    from .episodes import Consolidation, Episode, EpisodicStats, Recollection
+    from .episodic import EpisodicMemory
     from .extract import Extract, Span
+    from .facts import Fact, Mention, extract_facts
     from .group_value import GroupValue
     from .importance import ImportanceModel
     from .messages import Group, Message, ToolCall
     from .overflow import OverflowChain, OverflowStrategy
     from .overflow_draft import OverflowDraft
-    from .overflow_report import (
-        OverflowAction,
-        OverflowProblem,
-        OverflowReport,
-        OverflowResult,
-    )
+    from .overflow_report import OverflowAction, OverflowProblem, OverflowReport, OverflowResult
     from .overflow_strategies import Compress, Evict, Spill
+    from .relations import Entity, Neighbour, Relation, SemanticStats
     from .scoring import FEATURES, ScoredPieces
+    from .semantic import SemanticMemory
     from .sentences import Piece
-    from .spill import Spilled, SpillStore
+    from .spill import SpillStore, Spilled
     from .summarise import Summarise
-    from .tokens import (
-        BytePairTokenizer,
-        HeuristicTokenizer,
-        TiktokenTokenizer,
-        TokenCounter,
-        Tokenizer,
-        load_tokenizer,
-    )
+    from .tokens import BytePairTokenizer, HeuristicTokenizer, TiktokenTokenizer, TokenCounter, Tokenizer, load_tokenizer
     from .vectors import FlatIndex, HNSWIndex, VectorIndex
 
 __all__ = [
@@ -48,9 +41,15 @@ __all__ = [
     "CallableEmbedder",
     "Compress",
     "Compressed",
+    "Consolidation",
     "Embedder",
+    "Entity",
+    "Episode",
+    "EpisodicMemory",
+    "EpisodicStats",
     "Evict",
     "Extract",
+    "Fact",
     "FlatIndex",
     "Group",
     "GroupValue",
@@ -58,8 +57,10 @@ __all__ = [
     "HashedEmbedder",
     "HeuristicTokenizer",
     "ImportanceModel",
+    "Mention",
     "Message",
     "MessageCounter",
+    "Neighbour",
     "OverflowAction",
     "OverflowChain",
     "OverflowDraft",
@@ -68,7 +69,11 @@ __all__ = [
     "OverflowResult",
     "OverflowStrategy",
     "Piece",
+    "Recollection",
+    "Relation",
     "ScoredPieces",
+    "SemanticMemory",
+    "SemanticStats",
     "SentenceEmbedder",
     "Span",
     "Spill",
@@ -80,6 +85,7 @@ __all__ = [
     "Tokenizer",
     "ToolCall",
     "VectorIndex",
+    "extract_facts",
     "load_index",
     "load_tokenizer",
 ]
@@ -93,9 +99,15 @@ _homes = {
     "CallableEmbedder": "embedders",
     "Compress": "overflow_strategies",
     "Compressed": "compression",
+    "Consolidation": "episodes",
     "Embedder": "embedding",
+    "Entity": "relations",
+    "Episode": "episodes",
+    "EpisodicMemory": "episodic",
+    "EpisodicStats": "episodes",
     "Evict": "overflow_strategies",
     "Extract": "extract",
+    "Fact": "facts",
     "FlatIndex": "vectors",
     "Group": "messages",
     "GroupValue": "group_value",
@@ -103,8 +115,10 @@ _homes = {
     "HashedEmbedder": "embedding",
     "HeuristicTokenizer": "tokens",
     "ImportanceModel": "importance",
+    "Mention": "facts",
     "Message": "messages",
     "MessageCounter": "counting",
+    "Neighbour": "relations",
     "OverflowAction": "overflow_report",
     "OverflowChain": "overflow",
     "OverflowDraft": "overflow_draft",
@@ -113,7 +127,11 @@ _homes = {
     "OverflowResult": "overflow_report",
     "OverflowStrategy": "overflow",
     "Piece": "sentences",
+    "Recollection": "episodes",
+    "Relation": "relations",
     "ScoredPieces": "scoring",
+    "SemanticMemory": "semantic",
+    "SemanticStats": "relations",
     "SentenceEmbedder": "embedders",
     "Span": "extract",
     "Spill": "overflow_strategies",
@@ -125,6 +143,7 @@ _homes = {
     "Tokenizer": "tokens",
     "ToolCall": "messages",
     "VectorIndex": "vectors",
+    "extract_facts": "facts",
     "load_index": "auto_index",
     "load_tokenizer": "tokens",
 }

@@ -75,6 +75,7 @@ class Database:
         self._durable, self._timeout = durable, timeout
         self._lock = threading.RLock()
         self._pid = os.getpid()
+        self._looked: tuple[sqlite3.Connection | None, int] = (None, 0)
         self._inherited: list[sqlite3.Connection] = []
         self._connection: sqlite3.Connection | None = self._open()
         _all.add(self)
@@ -127,6 +128,7 @@ class Database:
                 f"version {self._version}"
             )
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is zeroed
         connection.execute(
             f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}"
         )
@@ -188,6 +190,24 @@ class Database:
         if found != "ok":
             raise StoreError(f"{self.path!r} is damaged: {found}")
 
+    def moved(self) -> bool:
+        """Whether the file may hold what another connection wrote since this was last
+        asked, the first time included: what is kept in memory of it is then old."""
+        with self.read() as connection:
+            version = connection.execute("PRAGMA data_version").fetchone()[0]
+            # A forked child's connection counts on its own.
+            before, self._looked = self._looked, (connection, version)
+            return before != self._looked
+
+    def purge(self) -> bool:
+        """Take what was deleted out of the journal, too; False while another process
+        reads what it has."""
+        with self.read() as connection:
+            if connection.in_transaction:
+                return False
+            row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not row[0]
+
     @property
     def nbytes(self) -> int:
         """The size of the file and its journal, in bytes."""
@@ -204,6 +224,7 @@ class Database:
         """Close the connection; a second time does nothing."""
         with self._lock:
             connection, self._connection = self._connection, None
+            self._looked = None, 0
             if connection is not None and (
                 self._pid == os.getpid() or self.path == ":memory:"
             ):

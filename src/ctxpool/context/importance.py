@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from .facts import Fact, states
+from .fact_retention import Fact, states
 from .scoring import FEATURES, Floats, ScoredPieces
 from .sentences import split
 
@@ -79,7 +79,7 @@ class ImportanceModel:
             The texts.
         facts : sequence of sequences of facts
             As many; a fact is a sequence of wordings, as
-            :func:`~ctxpool.context.facts.states` takes it. A piece that has one of
+            :func:`~ctxpool.context.fact_retention.states` takes it. A piece that has one of
             them all is worth keeping.
         ridge : float
             Weight of the penalty on large weights.
