@@ -16,9 +16,11 @@ if TYPE_CHECKING:
         Tokenizer,
         load_tokenizer,
     )
+    from .window import ContextWindow
 
 __all__ = [
     "BytePairTokenizer",
+    "ContextWindow",
     "Group",
     "HeuristicTokenizer",
     "Message",
@@ -30,6 +32,7 @@ __all__ = [
     "load_tokenizer",
 ]
 _homes = {
+    "ContextWindow": "window",
     "Group": "messages",
     "Message": "messages",
     "ToolCall": "messages",
