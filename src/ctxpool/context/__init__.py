@@ -20,16 +20,29 @@ if TYPE_CHECKING:
     from .messages import Group, Message, ToolCall
     from .overflow import OverflowChain, OverflowStrategy
     from .overflow_draft import OverflowDraft
-    from .overflow_report import OverflowAction, OverflowProblem, OverflowReport, OverflowResult
+    from .overflow_report import (
+        OverflowAction,
+        OverflowProblem,
+        OverflowReport,
+        OverflowResult,
+    )
     from .overflow_strategies import Compress, Evict, Spill
     from .relations import Entity, Neighbour, Relation, SemanticStats
     from .scoring import FEATURES, ScoredPieces
     from .semantic import SemanticMemory
     from .sentences import Piece
-    from .spill import SpillStore, Spilled
+    from .spill import Spilled, SpillStore
     from .summarise import Summarise
-    from .tokens import BytePairTokenizer, HeuristicTokenizer, TiktokenTokenizer, TokenCounter, Tokenizer, load_tokenizer
+    from .tokens import (
+        BytePairTokenizer,
+        HeuristicTokenizer,
+        TiktokenTokenizer,
+        TokenCounter,
+        Tokenizer,
+        load_tokenizer,
+    )
     from .vectors import FlatIndex, HNSWIndex, VectorIndex
+    from .window import ContextWindow
 
 __all__ = [
     "FEATURES",
@@ -42,6 +55,7 @@ __all__ = [
     "Compress",
     "Compressed",
     "Consolidation",
+    "ContextWindow",
     "Embedder",
     "Entity",
     "Episode",
@@ -100,6 +114,7 @@ _homes = {
     "Compress": "overflow_strategies",
     "Compressed": "compression",
     "Consolidation": "episodes",
+    "ContextWindow": "window",
     "Embedder": "embedding",
     "Entity": "relations",
     "Episode": "episodes",
