@@ -9,6 +9,7 @@ __all__ = [
     "BlockReleasedError",
     "CorruptionError",
     "CtxPoolError",
+    "DamagedStoreError",
     "FrameError",
     "LeaseError",
     "MemoryLimitError",
@@ -112,6 +113,10 @@ class ValueTooLargeError(CtxPoolError, ValueError):
 
 class StoreError(CtxPoolError, OSError):
     """A store's file is damaged, of another kind or version, or can't be written."""
+
+
+class DamagedStoreError(StoreError):
+    """A store's file is not what was written to it."""
 
 
 class StoreClosedError(CtxPoolError, ValueError):
