@@ -42,6 +42,7 @@ from ._shared_support import BlockHandle
 from .sizes import parse_size
 from .stats import (
     BlockPoolStats,
+    ContextWindowStats,
     LRUCacheStats,
     MemoryPoolStats,
     NumpyPoolStats,
@@ -54,6 +55,8 @@ from .stats import (
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .context.messages import Message
+    from .context.window import ContextWindow
     from .pools.manager import (
         ResourceManager,
         get_pooled_resource,
@@ -70,12 +73,15 @@ __all__ = [
     "BlockPoolStats",
     "Cache",
     "CachedFunction",
+    "ContextWindow",
+    "ContextWindowStats",
     "LRUCache",
     "LRUCacheStats",
     "LazyProxy",
     "MarkovModel",
     "MemoryPool",
     "MemoryPoolStats",
+    "Message",
     "NumpyPool",
     "NumpyPoolStats",
     "ObjectLease",
@@ -112,6 +118,8 @@ _LAZY = {
     "register_resource_type": "pools.manager",
     "MemoryPool": "pools.sized",
     "NumpyPool": "pools.numpy",
+    "ContextWindow": "context.window",
+    "Message": "context.messages",
     "cached_method": "caches.decorators",
     "lru_cache": "caches.decorators",
     "numpy_pool": "pools.numpy",

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .episodes import Consolidation, Episode, EpisodicStats, Recollection
     from .episodic import EpisodicMemory
     from .facts import Fact, Mention, extract_facts
+    from .memories import HierarchicalMemoryStats, Memory, MemoryContext
+    from .memory import HierarchicalMemory
     from .messages import Group, Message, ToolCall
     from .relations import Entity, Neighbour, Relation, SemanticStats
     from .semantic import SemanticMemory
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
         load_tokenizer,
     )
     from .vectors import FlatIndex, HNSWIndex, VectorIndex
+    from .window import ContextWindow
 
 __all__ = [
     "AutoIndex",
     "AutoIndexStats",
     "BytePairTokenizer",
     "Consolidation",
+    "ContextWindow",
     "Embedder",
     "Entity",
     "Episode",
@@ -41,6 +45,10 @@ __all__ = [
     "HNSWIndex",
     "HashedEmbedder",
     "HeuristicTokenizer",
+    "HierarchicalMemory",
+    "HierarchicalMemoryStats",
+    "Memory",
+    "MemoryContext",
     "Mention",
     "Message",
     "MessageCounter",
@@ -73,6 +81,10 @@ _homes = {
     "Fact": "facts",
     "Mention": "facts",
     "extract_facts": "facts",
+    "HierarchicalMemoryStats": "memories",
+    "Memory": "memories",
+    "MemoryContext": "memories",
+    "HierarchicalMemory": "memory",
     "Group": "messages",
     "Message": "messages",
     "ToolCall": "messages",
@@ -90,6 +102,7 @@ _homes = {
     "FlatIndex": "vectors",
     "HNSWIndex": "vectors",
     "VectorIndex": "vectors",
+    "ContextWindow": "window",
 }
 
 

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..stats import _Record
+from ..stats import ContextWindowStats, _Record
 from .episodes import EpisodicStats, Recollection
 from .messages import Message
 from .relations import Relation, SemanticStats
-from .window import ContextWindowStats
 
 __all__ = ["HierarchicalMemoryStats", "Memory", "MemoryContext"]
 
