@@ -10,6 +10,7 @@ __all__ = [
     "BudgetExceededError",
     "CorruptionError",
     "CtxPoolError",
+    "DamagedStoreError",
     "FrameError",
     "LeaseError",
     "MemoryLimitError",
@@ -23,8 +24,8 @@ __all__ = [
     "TokenRangeError",
     "TruncatedFrameError",
     "UnknownResourceError",
-    "UnstorableMessageError",
     "UnknownToolCallError",
+    "UnstorableMessageError",
     "ValueTooLargeError",
 ]
 
@@ -120,6 +121,10 @@ class StoreError(CtxPoolError, OSError):
     """A store's file is damaged, of another kind or version, or can't be written."""
 
 
+class DamagedStoreError(StoreError):
+    """A store's file is not what was written to it."""
+
+
 class StoreClosedError(CtxPoolError, ValueError):
     """The store was closed and does nothing more."""
 
@@ -140,5 +145,7 @@ class UnstorableMessageError(CtxPoolError, ValueError):
     def __init__(self, message: str = "", *, id: str = "") -> None:
         super().__init__(message)
         self.id = id
+
+
 class UnknownToolCallError(CtxPoolError, LookupError):
     """A tool's result answers no call that waits for one."""

@@ -562,6 +562,9 @@ class SpillStats(_Record):
     removed: int
     oldest: float | None
     newest: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class ContextWindowStats(_Record):
     """A moment of a :class:`~ctxpool.ContextWindow`; counts are since its construction.
 

@@ -11,7 +11,16 @@ from typing import Any, TypeVar
 from ..context.messages import Message, ToolCall
 from .errors import UsageError
 
-__all__ = ["CONVERSATION", "FACTS", "Fact", "Turn", "found", "read", "read_facts", "turns"]
+__all__ = [
+    "CONVERSATION",
+    "FACTS",
+    "Fact",
+    "Turn",
+    "found",
+    "read",
+    "read_facts",
+    "turns",
+]
 
 CONVERSATION = Path(__file__).with_name("data") / "conversation.jsonl"
 FACTS = CONVERSATION.with_name("facts.jsonl")

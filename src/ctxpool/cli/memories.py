@@ -270,10 +270,14 @@ def _of(context: "MemoryContext") -> Context:
     return Context(context.working, reminder, items)
 
 
-MEMORIES = {kind.name: kind for kind in (_Truncation, _Window, _Overflow, _Hierarchical)}
+MEMORIES = {
+    kind.name: kind for kind in (_Truncation, _Window, _Overflow, _Hierarchical)
+}
 
 
-def make(name: str, budget: int, count: MessageCounter, directory: Path | None) -> Memory:
+def make(
+    name: str, budget: int, count: MessageCounter, directory: Path | None
+) -> Memory:
     """A memory of :data:`MEMORIES`; its files, if it has any, are in *directory*."""
     made: Memory = MEMORIES[name](budget, count, directory)
     return made

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .facts import Fact, Mention, extract_facts
     from .group_value import GroupValue
     from .importance import ImportanceModel
+    from .memories import HierarchicalMemoryStats, Memory, MemoryContext
+    from .memory import HierarchicalMemory
     from .messages import Group, Message, ToolCall
     from .overflow import OverflowChain, OverflowStrategy
     from .overflow_draft import OverflowDraft
@@ -70,7 +72,11 @@ __all__ = [
     "HNSWIndex",
     "HashedEmbedder",
     "HeuristicTokenizer",
+    "HierarchicalMemory",
+    "HierarchicalMemoryStats",
     "ImportanceModel",
+    "Memory",
+    "MemoryContext",
     "Mention",
     "Message",
     "MessageCounter",
@@ -129,7 +135,11 @@ _homes = {
     "HNSWIndex": "vectors",
     "HashedEmbedder": "embedding",
     "HeuristicTokenizer": "tokens",
+    "HierarchicalMemory": "memory",
+    "HierarchicalMemoryStats": "memories",
     "ImportanceModel": "importance",
+    "Memory": "memories",
+    "MemoryContext": "memories",
     "Mention": "facts",
     "Message": "messages",
     "MessageCounter": "counting",

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..errors import StoreClosedError, StoreError
+from ..errors import DamagedStoreError, StoreClosedError, StoreError
 
 __all__ = ["Database"]
 
@@ -95,7 +95,7 @@ class Database:
             self._prepare(connection)
         except sqlite3.DatabaseError as error:
             connection.close()
-            raise StoreError(
+            raise DamagedStoreError(
                 f"{self.path!r} is damaged or no database: {error}. It was left as it "
                 f"is; move it away to begin anew"
             ) from error
@@ -175,7 +175,11 @@ class Database:
                 raise self._told(error) from error
 
     def _told(self, error: sqlite3.DatabaseError) -> Exception:
-        return StoreError(f"{self.path!r}: {error}")
+        # The low byte; codes of 3.11's own objects have none.
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        kind = DamagedStoreError if damaged else StoreError
+        return kind(f"{self.path!r}: {error}")
 
     def check(self) -> None:
         """Read the whole file and verify its structure; O(its size).
@@ -188,7 +192,7 @@ class Database:
         with self.read() as connection:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
-            raise StoreError(f"{self.path!r} is damaged: {found}")
+            raise DamagedStoreError(f"{self.path!r} is damaged: {found}")
 
     def moved(self) -> bool:
         """Whether the file may hold what another connection wrote since this was last
@@ -207,6 +211,11 @@ class Database:
                 return False
             row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return not row[0]
+
+    def copy(self, path: str | os.PathLike[str]) -> None:
+        """Write all that it holds to a new file, as it is at one moment."""
+        with self.read() as connection:
+            connection.execute("VACUUM INTO ?", (os.fspath(path),))
 
     @property
     def nbytes(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import StoreError
+from ..errors import DamagedStoreError
 from .embedding import Vectors
 from .episodes import Episode
 
@@ -192,7 +192,7 @@ def state(
     while some := cursor.fetchmany(4096):
         packed = b"".join(row[5] for row in some)
         if len(packed) != 2 * dimensions * len(some):
-            raise StoreError(f"{path!r} is damaged: vectors of another length")
+            raise DamagedStoreError(f"{path!r} is damaged: vectors of another length")
         vectors = np.frombuffer(packed, "<f2").reshape(len(some), dimensions)
         yield [row[:5] for row in some], vectors.astype(np.float32)
 

@@ -100,7 +100,11 @@ def predicates_of(predicates: Collection[str] | None) -> frozenset[str] | None:
 
 
 def texts_of(name: str, given: str | Iterable[str]) -> tuple[str, ...]:
-    texts = (given,) if isinstance(given, str) else tuple(given)
+    texts = (
+        (given,)
+        if isinstance(given, str) or not isinstance(given, Iterable)
+        else tuple(given)
+    )
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"{name} must be text, not {text!r}")
@@ -133,7 +137,8 @@ def make_entity(connection: Connection, name: str, kind: str = "") -> int:
     if row is not None:
         if kind:
             connection.execute(
-                "UPDATE entity SET kind = ? WHERE id = ?", (kind, row[0])
+                "UPDATE entity SET kind = ?1 WHERE id = ?2 AND kind != ?1",
+                (kind, row[0]),
             )
         return int(row[0])
     (number,) = connection.execute(

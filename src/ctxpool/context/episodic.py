@@ -489,6 +489,21 @@ class EpisodicMemory:
         """Read the whole file and verify its structure; StoreError if it is damaged."""
         self._store.database.check()
 
+    def flush(self) -> None:
+        """Write the uses that were counted; all else is written already."""
+        self._store.write_uses()
+
+    def save_to(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it to a new file.
+
+        Raises
+        ------
+        StoreError
+            It can't be written, or there is one.
+        """
+        self.flush()
+        self._store.database.copy(path)
+
     def close(self) -> None:
         """Write the uses that were counted, and close the file; a second time does
         nothing.
@@ -499,7 +514,7 @@ class EpisodicMemory:
             The uses can't be written. It is closed all the same.
         """
         try:
-            self._store.write_uses()
+            self.flush()
         except StoreClosedError:
             pass
         finally:

@@ -192,7 +192,10 @@ _CALL_ME = re.compile(r"[Cc]all me (?P<object>.+)")
 _ASSIGNED = re.compile(r"(?P<owner>[A-Za-z_][\w.-]*) ?= ?(?P<object>[^= ].*)")
 
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+|;\s+")
-_CLAUSE = re.compile(r",? (?:but|so) |,? and (?=(?:I|my|he|she|we)\b)|, and ")
+_CLAUSE = re.compile(
+    r",? (?:but|so) |,? and (?=(?:I|my|our|he|she|it|we|the|they|you)\b)"
+    r"|, and "
+)
 _OPENING = re.compile(
     r"(?:(?:actually|well|hi|hello|hey|ok|okay|so|and|but|also|yes|no|btw|by the way|"
     r"fyi|note that|remember(?: that)?|please|however|now|today|yesterday)\b[,:!]? )+",
@@ -278,7 +281,7 @@ def _statement(match: re.Match[str], speaker: str, third: str) -> Fact | None:
         if not _definite(thing):
             return None
         confidence = _VAGUE
-    elif predicate in ("has", "requires") and thing.startswith(("to ", "been ")):
+    elif predicate in ("has", "requires") and re.match(r"(?:to|been)\b", thing):
         return None
     elif predicate == "prefers":
         thing = re.split(" (?:over|to|rather than) ", thing)[0]

@@ -154,10 +154,10 @@ class SemanticMemory(SemanticView):
         with self._graph.write() as connection:
             number = _triples.make_entity(connection, name, kind)
             if added:
+                before = _triples.entity_of(connection, number).attributes
                 connection.execute(
-                    "UPDATE entity SET attributes = json_patch(attributes, ?) "
-                    "WHERE id = ?",
-                    (json.dumps(added), number),
+                    "UPDATE entity SET attributes = ? WHERE id = ?",
+                    (json.dumps({**before, **added}), number),
                 )
             for alias in others:
                 owner = self._graph.id(connection, alias)
@@ -228,9 +228,11 @@ class SemanticMemory(SemanticView):
             row = connection.execute(f"{RELATION} WHERE r.id = ?", (number,)).fetchone()
             return relation_of(row)
 
-    def _made(self, connection: Connection, name: str) -> int:
-        number = self._graph.id(connection, name)
-        return _triples.make_entity(connection, name) if number is None else number
+    def _made(self, connection: Connection, name: str, kind: str = "") -> int:
+        number = None if kind else self._graph.id(connection, name)
+        if number is None:
+            number = _triples.make_entity(connection, name, kind)
+        return number
 
     def retract(
         self,
@@ -294,19 +296,32 @@ class SemanticMemory(SemanticView):
         list of Relation
             What it says, without what it denies.
         """
+        return self.add_found(self.extract(text, speaker), source=source, at=at)
+
+    def extract(self, text: str, speaker: str = "user") -> list[Fact | Mention]:
+        """What the extractor finds in *text*, checked; nothing is added."""
         if not isinstance(text, str):
             raise TypeError(f"text must be str, not {text!r}")
+        return [_checked(found) for found in self._extractor(text, speaker)]
+
+    def add_found(
+        self,
+        found: Iterable[Fact | Mention],
+        *,
+        source: str = "",
+        at: float | None = None,
+    ) -> list[Relation]:
+        """Add what :meth:`extract` found: the second half of :meth:`learn`."""
         said_by = texts_of("source", source)
         when = self._when(at)
-        found = [_checked(found) for found in self._extractor(text, speaker)]
         learnt = []
         with self._graph.write() as connection:
             for one in found:
                 if isinstance(one, Mention):
-                    number = _triples.make_entity(connection, one.name, one.kind)
-                    _triples.mention(connection, number, said_by)
+                    names = {one.name: one.kind}
                 elif one.negated:
                     self.retract(one.subject, one.predicate, one.object, at=when)
+                    continue
                 else:
                     relation = self.add(
                         one.subject,
@@ -318,9 +333,10 @@ class SemanticMemory(SemanticView):
                         functional=one.functional or None,
                     )
                     learnt.append(relation)
-                    for name in (one.subject, one.object):
-                        number = self._made(connection, name)
-                        _triples.mention(connection, number, said_by)
+                    names = {one.subject: "", one.object: ""}
+                for name, kind in names.items():
+                    number = self._made(connection, name, kind)
+                    _triples.mention(connection, number, said_by)
         return learnt
 
     def forget(
@@ -339,11 +355,12 @@ class SemanticMemory(SemanticView):
         if (entity is None) == (source is None):
             raise TypeError("forget() needs an entity or a source")
         unsaid = texts_of("a source", () if source is None else source)
-        texts_of("an entity", entity or ())
+        if entity is not None:
+            fold(entity)
         with self._graph.write() as connection:
             before = connection.total_changes
             gone = sum(_triples.unsay(connection, one) for one in unsaid)
-            number = self._graph.id(connection, entity) if entity else None
+            number = None if entity is None else self._graph.id(connection, entity)
             if number is not None:
                 gone += _triples.delete_entity(connection, number)
             changed = connection.total_changes != before
@@ -351,6 +368,16 @@ class SemanticMemory(SemanticView):
         if changed:
             self._graph.database.purge()
         return gone
+
+    def save_to(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it to a new file.
+
+        Raises
+        ------
+        StoreError
+            It can't be written, or there is one.
+        """
+        self._graph.database.copy(path)
 
     def close(self) -> None:
         """Close the file; a second time does nothing."""
