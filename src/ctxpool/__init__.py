@@ -58,9 +58,9 @@ from .stats import (
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .context.messages import Message
     from .context.overflow import OverflowChain
     from .context.spill import SpillStore
-    from .context.messages import Message
     from .context.window import ContextWindow
     from .pools.manager import (
         ResourceManager,

@@ -79,8 +79,8 @@ class ImportanceModel:
             The texts.
         facts : sequence of sequences of facts
             As many; a fact is a sequence of wordings, as
-            :func:`~ctxpool.context.fact_retention.states` takes it. A piece that has one of
-            them all is worth keeping.
+            :func:`~ctxpool.context.fact_retention.states` takes it. A piece that has
+            all of one of them is worth keeping.
         ridge : float
             Weight of the penalty on large weights.
 

@@ -23,6 +23,7 @@ from .episodic import EpisodicMemory
 from .facts import extract_facts
 from .memories import HierarchicalMemoryStats, Memory, MemoryContext
 from .messages import Group, Message, Role
+from .relations import Relation
 from .semantic import SemanticMemory
 from .tokens import TokenCounter, Tokenizer
 from .window import ContextWindow
@@ -274,12 +275,42 @@ class HierarchicalMemory(AsyncMemory):
         said = encodable(message.text)
         episodes = self._episodes(said, k, now)
         learnt = self._intake.take_in(message, found, now, importance, pinned)
-        connections = connected(self.semantic, said, now)
+        return self._context(message, said, episodes, learnt, now)
+
+    def context(
+        self, query: str, *, k: SupportsIndex = 8, at: float | None = None
+    ) -> MemoryContext:
+        """What :meth:`process_input` would return for a user's text, which is not taken
+        in: nothing changes, and no use is counted.
+
+        Parameters
+        ----------
+        query : str
+        k : int
+            Episodes that are returned at most.
+        at : float, optional
+            The moment that it is seen from; default now.
+        """
+        self._check()
+        message = self._message(query, "user", None)
+        k = _arguments.count("k", k, 0, 1 << 20)
+        said, now = encodable(message.text), self._when(at)
+        episodes = self._episodes(said, k, now, count_use=False)
+        return self._context(message, said, episodes, (), now)
+
+    def _context(
+        self,
+        message: Message,
+        said: str,
+        episodes: list[Recollection],
+        learnt: tuple[Relation, ...],
+        now: float,
+    ) -> MemoryContext:
         return made_context(
             message,
             self.working.messages(),
             episodes,
-            connections,
+            connected(self.semantic, said, now),
             learnt,
             self._counter,
             self._recall_tokens,
@@ -313,7 +344,9 @@ class HierarchicalMemory(AsyncMemory):
 
     # --- bringing to mind ------------------------------------------------------------
 
-    def _episodes(self, query: str, k: int, now: float) -> list[Recollection]:
+    def _episodes(
+        self, query: str, k: int, now: float, *, count_use: bool = True
+    ) -> list[Recollection]:
         if not k or not query.strip() or not self._recall_tokens:
             return []
         return self.episodic.recall(
@@ -321,6 +354,7 @@ class HierarchicalMemory(AsyncMemory):
             k,
             where=lambda e: not self._window.holds((e.id, *e.sources)),
             at=now,
+            count_use=count_use,
         )
 
     def recall(
