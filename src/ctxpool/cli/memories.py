@@ -1,7 +1,7 @@
 """The memories that a conversation is replayed through, all under one budget."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -55,8 +55,8 @@ class Memory(Protocol):
     ----------
     name, about : str
     done : Counter
-        Messages that were compressed, summarised, evicted (gone) and spilled (gone from
-        the window into a store), so far.
+        Messages so far: compressed, summarised, evicted (gone for good), and spilled,
+        whose original has left the window for a store.
     """
 
     name: str
@@ -132,19 +132,19 @@ class _Truncation:
 
 @dataclass
 class _Ledger:
-    """Counts what a window does; *stored* tells which ids a store has."""
+    """Counts what a window does. *stored* tells whether a store has a message."""
 
-    stored: Callable[[Iterable[str]], int]
+    stored: Callable[[str], bool]
     done: "Counter[str]" = field(default_factory=Counter)
+    _left: set[str] = field(default_factory=set)
+    _made: set[str] = field(default_factory=set)
     _report: Any = None
 
     def evicted(self, groups: Sequence[Group]) -> None:
         """The window's ``on_evict``."""
-        left = [m for group in groups for m in group.messages]
-        spilled = self.stored(id for m in left for id in (m.sources or (m.id,)))
-        originals = sum(max(len(m.sources), 1) for m in left)
-        self.done["spilled"] += spilled
-        self.done["evicted"] += originals - spilled
+        for message in (m for group in groups for m in group.messages):
+            for id in message.sources or (message.id,):
+                self._leaves(id)
 
     def look(self, window: ContextWindow) -> None:
         """Count what its overflow chain has reported since the last look."""
@@ -152,8 +152,17 @@ class _Ledger:
             return
         self._report = window.report
         for action in self._report.actions if self._report else ():
+            self._made.update(action.added)
+            originals = [id for id in action.removed if id not in self._made]
             if action.strategy in ("compress", "summarise"):
-                self.done[action.strategy] += len(action.removed)
+                self.done[action.strategy] += len(originals)
+            for id in originals:
+                self._leaves(id)
+
+    def _leaves(self, id: str) -> None:
+        if id not in self._left:
+            self._left.add(id)
+            self.done["spilled" if self.stored(id) else "evicted"] += 1
 
 
 class _Window:
@@ -165,7 +174,7 @@ class _Window:
     def __init__(
         self, budget: int, count: MessageCounter, directory: Path | None
     ) -> None:
-        ledger = _Ledger(lambda ids: 0)
+        ledger = _Ledger(lambda id: False)
         self.done = ledger.done
         self._window = ContextWindow(budget, tokenizer=count, on_evict=ledger.evicted)
 
@@ -191,7 +200,7 @@ class _Overflow:
         self, budget: int, count: MessageCounter, directory: Path | None
     ) -> None:
         self._store = SpillStore(directory / "spill.db" if directory else ":memory:")
-        self._ledger = _Ledger(lambda ids: len(self._store.get_many(ids)))
+        self._ledger = _Ledger(self._store.__contains__)
         self.done = self._ledger.done
         self._count = count
         self._room = int(budget * _RECALL_SHARE)
@@ -236,9 +245,7 @@ class _Hierarchical:
     def __init__(
         self, budget: int, count: MessageCounter, directory: Path | None
     ) -> None:
-        self._ledger = _Ledger(
-            lambda ids: sum(self._memory.episodic.get(id) is not None for id in ids)
-        )
+        self._ledger = _Ledger(lambda id: id in self._memory.episodic)
         self.done = self._ledger.done
         self._memory = HierarchicalMemory(
             directory / "memory" if directory else None,
