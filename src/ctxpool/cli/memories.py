@@ -23,7 +23,7 @@ from .conversation import time_of
 if TYPE_CHECKING:
     from ..context import MemoryContext
 
-__all__ = ["MEMORIES", "Context", "Everything", "Memory", "make"]
+__all__ = ["MEMORIES", "Context", "Everything", "Hierarchical", "Memory", "make"]
 
 _RECALL_SHARE = 0.25
 _RECALLED = 24  # episodes or messages that one question may bring back
@@ -100,9 +100,7 @@ class _Truncation:
     name = "truncation"
     about = "the newest messages that fit, as most do it"
 
-    def __init__(
-        self, budget: int, count: MessageCounter, directory: Path | None
-    ) -> None:
+    def __init__(self, budget: int, count: MessageCounter) -> None:
         self.done: Counter[str] = Counter()
         self._budget, self._count = budget, count
         self._system: list[tuple[Message, int]] = []
@@ -171,9 +169,7 @@ class _Window:
     name = "window"
     about = "ContextWindow: drops whole groups, down to the low water mark"
 
-    def __init__(
-        self, budget: int, count: MessageCounter, directory: Path | None
-    ) -> None:
+    def __init__(self, budget: int, count: MessageCounter) -> None:
         ledger = _Ledger(lambda id: False)
         self.done = ledger.done
         self._window = ContextWindow(budget, tokenizer=count, on_evict=ledger.evicted)
@@ -196,10 +192,8 @@ class _Overflow:
     name = "overflow"
     about = "ContextWindow with OverflowChain: compress, summarise, spill, search"
 
-    def __init__(
-        self, budget: int, count: MessageCounter, directory: Path | None
-    ) -> None:
-        self._store = SpillStore(directory / "spill.db" if directory else ":memory:")
+    def __init__(self, budget: int, count: MessageCounter) -> None:
+        self._store = SpillStore(":memory:")
         self._ledger = _Ledger(self._store.__contains__)
         self.done = self._ledger.done
         self._count = count
@@ -236,19 +230,19 @@ class _Overflow:
         self._store.close()
 
 
-class _Hierarchical:
+class Hierarchical:
     """A :class:`HierarchicalMemory`: the window, episodes, and what is known."""
 
     name = "hierarchical"
     about = "HierarchicalMemory: a window, episodes found again, relations"
 
     def __init__(
-        self, budget: int, count: MessageCounter, directory: Path | None
+        self, budget: int, count: MessageCounter, path: str | Path | None = None
     ) -> None:
         self._ledger = _Ledger(lambda id: id in self._memory.episodic)
         self.done = self._ledger.done
         self._memory = HierarchicalMemory(
-            directory / "memory" if directory else None,
+            path,
             budget=budget,
             recall_share=_RECALL_SHARE,
             tokenizer=count.texts,
@@ -262,6 +256,21 @@ class _Hierarchical:
         )
         self._ledger.look(self._memory.working)
         return _of(context) if asks else None
+
+    @property
+    def size(self) -> int:
+        """Messages that it remembers."""
+        return len(self._memory.episodic)
+
+    def seen(self, messages: Sequence[Message]) -> int:
+        """How many of *messages* it has seen, the first ones."""
+        episodic = self._memory.episodic
+        for seen in range(len(messages), 0, -1):
+            message = messages[seen - 1]
+            episode = episodic.get(message.id)
+            if episode is not None and episode.text == message.text:
+                return seen
+        return 0
 
     def context(self, question: str, at: float) -> Context:
         return _of(self._memory.context(question, k=_RECALLED, at=at))
@@ -277,14 +286,15 @@ def _of(context: "MemoryContext") -> Context:
     return Context(context.working, reminder, items)
 
 
-MEMORIES = {
-    kind.name: kind for kind in (_Truncation, _Window, _Overflow, _Hierarchical)
-}
+_KINDS = {kind.name: kind for kind in (_Truncation, _Window, _Overflow)}
+MEMORIES = (*_KINDS, Hierarchical.name)
 
 
 def make(
-    name: str, budget: int, count: MessageCounter, directory: Path | None
+    name: str, budget: int, count: MessageCounter, path: str | Path | None = None
 ) -> Memory:
-    """A memory of :data:`MEMORIES`; its files, if it has any, are in *directory*."""
-    made: Memory = MEMORIES[name](budget, count, directory)
+    """One of :data:`MEMORIES`; what it keeps is in *path*, if it keeps anything."""
+    if name == Hierarchical.name:
+        return Hierarchical(budget, count, path)
+    made: Memory = _KINDS[name](budget, count)
     return made
