@@ -53,7 +53,8 @@ class Working:
         self._on_evict = on_evict
         self._changed = False
         self._synced = 0
-        self._ids: set[str] = set()
+        self._ids: set[str] = set()  # of the messages, and of what they stand for
+        self._whole: set[str] = set()  # of those that stand for nothing else
         self._lock = new_rlock()
         self.window = ContextWindow(
             budget,
@@ -100,6 +101,8 @@ class Working:
             try:
                 if alone and message is not None:
                     self._ids |= {message.id, *message.sources}
+                    if not message.sources:
+                        self._whole.add(message.id)
                     if self._file is not None:
                         self._file.append(message, pinned)
                 else:
@@ -114,12 +117,18 @@ class Working:
             (message, group.pinned) for group in groups for message in group.messages
         ]
         self._ids = {id for message, _ in held for id in (message.id, *message.sources)}
+        self._whole = {message.id for message, _ in held if not message.sources}
         if self._file is not None:
             self._file.replace(held)
 
     def holds(self, ids: Collection[str]) -> bool:
         """Whether one of these messages is in the window, or in a summary there."""
         return not self._ids.isdisjoint(ids)
+
+    def shows(self, ids: Collection[str]) -> bool:
+        """Whether one of these messages is in the window as it was: of one that was
+        compressed or summarised the original may still be wanted."""
+        return not self._whole.isdisjoint(ids)
 
     def forget(self, ids: Collection[str]) -> int:
         """Take messages out of the window, with all that stands for them or is of their

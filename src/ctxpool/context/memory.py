@@ -352,7 +352,7 @@ class HierarchicalMemory(AsyncMemory):
         return self.episodic.recall(
             query,
             k,
-            where=lambda e: not self._window.holds((e.id, *e.sources)),
+            where=lambda e: not self._window.shows((e.id, *e.sources)),
             at=now,
             count_use=count_use,
         )
@@ -395,7 +395,7 @@ class HierarchicalMemory(AsyncMemory):
             ids = (episode.id, *episode.sources)
             memories.append(
                 Memory(
-                    "working" if self._window.holds(ids) else "episodic",
+                    "working" if self._window.shows(ids) else "episodic",
                     episode.text,
                     self._count(episode.text),
                     one.score,
