@@ -234,7 +234,7 @@ class Hierarchical:
     """A :class:`HierarchicalMemory`: the window, episodes, and what is known."""
 
     name = "hierarchical"
-    about = "HierarchicalMemory: a window, episodes found again, relations"
+    about = "HierarchicalMemory: a window that compresses, episodes, relations"
 
     def __init__(
         self, budget: int, count: MessageCounter, path: str | Path | None = None
@@ -246,6 +246,7 @@ class Hierarchical:
             budget=budget,
             recall_share=_RECALL_SHARE,
             tokenizer=count.texts,
+            overflow=OverflowChain([Compress(), Evict()]),
             on_evict=self._ledger.evicted,
         )
 
