@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .counting import MessageCounter
+    from .formats import from_anthropic, from_openai, to_anthropic, to_openai
+    from .langchain import from_langchain, to_langchain
     from .messages import Group, Message, ToolCall
     from .tokens import (
         BytePairTokenizer,
@@ -29,7 +31,13 @@ __all__ = [
     "TokenCounter",
     "Tokenizer",
     "ToolCall",
+    "from_anthropic",
+    "from_langchain",
+    "from_openai",
     "load_tokenizer",
+    "to_anthropic",
+    "to_langchain",
+    "to_openai",
 ]
 _homes = {
     "ContextWindow": "window",
@@ -42,7 +50,13 @@ _homes = {
     "TiktokenTokenizer": "tokens",
     "TokenCounter": "tokens",
     "Tokenizer": "tokens",
+    "from_anthropic": "formats",
+    "from_langchain": "langchain",
+    "from_openai": "formats",
     "load_tokenizer": "tokens",
+    "to_anthropic": "formats",
+    "to_langchain": "langchain",
+    "to_openai": "formats",
 }
 
 
