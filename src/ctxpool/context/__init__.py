@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .formats import from_anthropic, from_openai, to_anthropic, to_openai
     from .langchain import from_langchain, to_langchain
     from .messages import Group, Message, ToolCall
+    from .prompt_cache import BreakCost, CachedPrompt, CachePrices, PromptCache
     from .tokens import (
         BytePairTokenizer,
         HeuristicTokenizer,
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
     from .window import ContextWindow
 
 __all__ = [
+    "BreakCost",
     "BytePairTokenizer",
+    "CachePrices",
+    "CachedPrompt",
     "ContextWindow",
     "Group",
     "HeuristicTokenizer",
     "Message",
     "MessageCounter",
+    "PromptCache",
     "TiktokenTokenizer",
     "TokenCounter",
     "Tokenizer",
@@ -44,9 +49,13 @@ _homes = {
     "Group": "messages",
     "Message": "messages",
     "ToolCall": "messages",
+    "BreakCost": "prompt_cache",
     "BytePairTokenizer": "tokens",
+    "CachePrices": "prompt_cache",
+    "CachedPrompt": "prompt_cache",
     "HeuristicTokenizer": "tokens",
     "MessageCounter": "counting",
+    "PromptCache": "prompt_cache",
     "TiktokenTokenizer": "tokens",
     "TokenCounter": "tokens",
     "Tokenizer": "tokens",
