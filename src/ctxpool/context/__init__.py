@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from .episodic import EpisodicMemory
     from .extract import Extract, Span
     from .facts import Fact, Mention, extract_facts
+    from .formats import from_anthropic, from_openai, to_anthropic, to_openai
     from .group_value import GroupValue
     from .importance import ImportanceModel
+    from .langchain import from_langchain, to_langchain
     from .memories import HierarchicalMemoryStats, Memory, MemoryContext
     from .memory import HierarchicalMemory
     from .messages import Group, Message, ToolCall
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         OverflowResult,
     )
     from .overflow_strategies import Compress, Evict, Spill
+    from .prompt_cache import BreakCost, CachedPrompt, CachePrices, PromptCache
     from .relations import Entity, Neighbour, Relation, SemanticStats
     from .scoring import FEATURES, ScoredPieces
     from .semantic import SemanticMemory
@@ -51,8 +54,11 @@ __all__ = [
     "AdaptiveCompressor",
     "AutoIndex",
     "AutoIndexStats",
+    "BreakCost",
     "BytePairTokenizer",
+    "CachePrices",
     "CachedEmbedder",
+    "CachedPrompt",
     "CallableEmbedder",
     "Compress",
     "Compressed",
@@ -89,6 +95,7 @@ __all__ = [
     "OverflowResult",
     "OverflowStrategy",
     "Piece",
+    "PromptCache",
     "Recollection",
     "Relation",
     "ScoredPieces",
@@ -106,16 +113,25 @@ __all__ = [
     "ToolCall",
     "VectorIndex",
     "extract_facts",
+    "from_anthropic",
+    "from_langchain",
+    "from_openai",
     "load_index",
     "load_tokenizer",
+    "to_anthropic",
+    "to_langchain",
+    "to_openai",
 ]
 _homes = {
     "FEATURES": "scoring",
     "AdaptiveCompressor": "compression",
     "AutoIndex": "auto_index",
     "AutoIndexStats": "auto_index",
+    "BreakCost": "prompt_cache",
     "BytePairTokenizer": "tokens",
+    "CachePrices": "prompt_cache",
     "CachedEmbedder": "embedders",
+    "CachedPrompt": "prompt_cache",
     "CallableEmbedder": "embedders",
     "Compress": "overflow_strategies",
     "Compressed": "compression",
@@ -152,6 +168,7 @@ _homes = {
     "OverflowResult": "overflow_report",
     "OverflowStrategy": "overflow",
     "Piece": "sentences",
+    "PromptCache": "prompt_cache",
     "Recollection": "episodes",
     "Relation": "relations",
     "ScoredPieces": "scoring",
@@ -169,8 +186,14 @@ _homes = {
     "ToolCall": "messages",
     "VectorIndex": "vectors",
     "extract_facts": "facts",
+    "from_anthropic": "formats",
+    "from_langchain": "langchain",
+    "from_openai": "formats",
     "load_index": "auto_index",
     "load_tokenizer": "tokens",
+    "to_anthropic": "formats",
+    "to_langchain": "langchain",
+    "to_openai": "formats",
 }
 
 
