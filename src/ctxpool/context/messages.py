@@ -3,14 +3,12 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 __all__ = ["Group", "Message", "Role", "ToolCall"]
 
 Role = Literal["system", "user", "assistant", "tool"]
 _ROLES = get_args(Role)
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class Message:
     tool_call_id: str = ""
     name: str = ""
     parts: tuple[Mapping[str, Any], ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, compare=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
     id: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
     sources: tuple[str, ...] = ()
 
