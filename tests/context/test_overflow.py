@@ -358,6 +358,21 @@ def test_areduce_does_the_same_beside_the_event_loop(store):
     assert ticks > 1
 
 
+def test_an_error_that_cannot_be_printed(store):
+    class Mute(Exception):
+        def __str__(self):
+            raise ZeroDivisionError
+
+    def fail(draft):
+        raise Mute
+
+    report = (
+        OverflowChain([Step(fail), Spill(store)]).reduce(talk(9), 300, count).report
+    )
+    assert [problem.text for problem in report.problems] == ["Mute"]
+    assert report.fits
+
+
 def test_areduce_reports_failures_too(store):
     def fail(draft):
         raise StopIteration("odd")
