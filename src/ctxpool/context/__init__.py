@@ -6,32 +6,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .compression import AdaptiveCompressor, Compressed
+    from .counting import MessageCounter
     from .extract import Extract, Span
     from .group_value import GroupValue
+    from .importance import ImportanceModel
     from .messages import Group, Message, ToolCall
     from .overflow import OverflowChain, OverflowStrategy
     from .overflow_draft import OverflowDraft
-    from .overflow_report import (
-        OverflowAction,
-        OverflowProblem,
-        OverflowReport,
-        OverflowResult,
-    )
+    from .overflow_report import OverflowAction, OverflowProblem, OverflowReport, OverflowResult
     from .overflow_strategies import Compress, Evict, Spill
     from .scoring import FEATURES, ScoredPieces
     from .sentences import Piece
-    from .spill import Spilled, SpillStore
+    from .spill import SpillStore, Spilled
     from .summarise import Summarise
-    from .tokens import Tokenizer
+    from .tokens import BytePairTokenizer, HeuristicTokenizer, TiktokenTokenizer, TokenCounter, Tokenizer, load_tokenizer
 
 __all__ = [
-    "FEATURES",
+    "AdaptiveCompressor",
+    "BytePairTokenizer",
     "Compress",
+    "Compressed",
     "Evict",
     "Extract",
+    "FEATURES",
     "Group",
     "GroupValue",
+    "HeuristicTokenizer",
+    "ImportanceModel",
     "Message",
+    "MessageCounter",
     "OverflowAction",
     "OverflowChain",
     "OverflowDraft",
@@ -46,17 +50,26 @@ __all__ = [
     "SpillStore",
     "Spilled",
     "Summarise",
+    "TiktokenTokenizer",
+    "TokenCounter",
     "Tokenizer",
     "ToolCall",
+    "load_tokenizer",
 ]
 _homes = {
+    "AdaptiveCompressor": "compression",
+    "BytePairTokenizer": "tokens",
     "Compress": "overflow_strategies",
+    "Compressed": "compression",
     "Evict": "overflow_strategies",
     "Extract": "extract",
     "FEATURES": "scoring",
     "Group": "messages",
     "GroupValue": "group_value",
+    "HeuristicTokenizer": "tokens",
+    "ImportanceModel": "importance",
     "Message": "messages",
+    "MessageCounter": "counting",
     "OverflowAction": "overflow_report",
     "OverflowChain": "overflow",
     "OverflowDraft": "overflow_draft",
@@ -71,8 +84,11 @@ _homes = {
     "SpillStore": "spill",
     "Spilled": "spill",
     "Summarise": "summarise",
+    "TiktokenTokenizer": "tokens",
+    "TokenCounter": "tokens",
     "Tokenizer": "tokens",
     "ToolCall": "messages",
+    "load_tokenizer": "tokens",
 }
 
 

@@ -4,13 +4,14 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from .. import _arguments
 from .scoring import Floats, Importance, ScoredPieces
-from .sentences import Piece, split
+from .sentences import LONGEST, Piece, split
+from .tokens import HeuristicTokenizer, whole
 
 __all__ = ["Extract", "Span", "extract"]
 
@@ -21,7 +22,7 @@ _AGAIN = (1.0, 0.3, 0.1, 0.03)
 # A piece's length counts a little less than in full: else the shortest would win.
 _LENGTH = 0.8
 _SHORT = 8  # characters that every piece costs beside its own
-_LONGEST, _SHORTEST_CUT = 320, 24  # characters that a piece may have at most
+_SHORTEST_CUT = 24  # characters: no piece is cut to less
 _TRIFLE = 0.01
 _CLOSE = 0.9
 _MORE_TRIES = 8
@@ -54,11 +55,16 @@ class Extract:
     spans: tuple[Span, ...]
     original_length: int
 
+    @classmethod
+    def whole(cls, text: str) -> Self:
+        """All of *text*."""
+        return cls(text, (Span(0, len(text), 0),) if text else (), len(text))
+
     @property
     def lossy(self) -> bool:
         """Whether anything of the original is missing."""
-        whole = ((0, self.original_length, 0),)
-        return self.spans != whole and self.original_length > 0
+        whole = ((0, self.original_length, 0),) if self.original_length else ()
+        return self.spans != whole
 
     @property
     def ratio(self) -> float:
@@ -66,6 +72,30 @@ class Extract:
         if not self.original_length:
             return 1.0
         return len(self.text) / self.original_length
+
+    def within(self, outer: "Extract") -> "Extract":
+        """This extract of ``outer.text`` as one of the original of *outer*.
+
+        O(spans of both).
+        """
+        spans: list[Span] = []
+        inner = 0
+        for start, end, at in self.spans:
+            # Neither the spans nor what they are of ever go back.
+            while inner and outer.spans[inner].at > start:
+                inner -= 1
+            while inner < len(outer.spans) and outer.spans[inner].at < end:
+                source = outer.spans[inner]
+                length = source.end - source.start
+                first = max(start, source.at)
+                last = min(end, source.at + length)
+                if first < last:
+                    here = source.start + first - source.at
+                    spans.append(Span(here, here + last - first, at + first - start))
+                if source.at + length > end:
+                    break
+                inner += 1
+        return Extract(self.text, tuple(spans), outer.original_length)
 
 
 def extract(
@@ -75,6 +105,7 @@ def extract(
     tokens: int | None = None,
     count: Callable[[str], int] | None = None,
     importance: Importance | None = None,
+    pieces: Sequence[Piece] | None = None,
 ) -> Extract:
     """The pieces of *text* that say most of it, within a budget.
 
@@ -92,11 +123,15 @@ def extract(
     tokens : int, optional
         Tokens to keep at most. One of the two must be given.
     count : callable, optional
-        Gives the tokens of a text; by default a token is taken for four bytes of UTF-8.
+        Gives the tokens of a text; by default as
+        :class:`~ctxpool.context.HeuristicTokenizer` does.
     importance : callable, optional
         Gives each piece of a :class:`~ctxpool.context.ScoredPieces` a weight to
         multiply that worth with: a function, or a fitted
         :class:`~ctxpool.context.ImportanceModel`.
+    pieces : sequence of Piece, optional
+        What to choose from, in order; by default what
+        :func:`~ctxpool.context.sentences.split` finds, cut to fit the budget.
 
     Returns
     -------
@@ -108,7 +143,7 @@ def extract(
     TypeError
         *text* is no text; neither or both of *ratio* and *tokens* are given.
     ValueError
-        A budget, a count or a weight that can't be.
+        A budget, a count, a weight or a piece that can't be.
 
     Notes
     -----
@@ -141,9 +176,23 @@ def extract(
             f"one of ratio and tokens is needed, not ratio={ratio!r} and "
             f"tokens={tokens!r}"
         )
+    if pieces is not None:
+        _check(pieces, len(text))
     if tokens is not None:
-        return _within_tokens(text, tokens, count or _estimate, importance)
-    return _within(text, _characters(text, ratio), importance)
+        count = count or HeuristicTokenizer().count
+        return _within_tokens(text, tokens, count, importance, pieces)
+    return _within(text, _characters(text, ratio), importance, pieces)
+
+
+def _check(pieces: Sequence[Piece], length: int) -> None:
+    previous = 0
+    for piece in pieces:
+        if not previous <= piece.start < piece.end <= length:
+            raise ValueError(
+                f"a piece must be behind the one before it and within the "
+                f"{length} characters, not {piece!r}"
+            )
+        previous = piece.end
 
 
 def _characters(text: str, ratio: float | None) -> int:
@@ -154,40 +203,41 @@ def _characters(text: str, ratio: float | None) -> int:
     return int(len(text) * ratio)
 
 
-def _estimate(text: str) -> int:
-    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
-
-
-def _whole(text: str) -> Extract:
-    return Extract(text, (Span(0, len(text), 0),) if text else (), len(text))
-
-
-def _within(text: str, budget: int, importance: Importance | None) -> Extract:
+def _within(
+    text: str,
+    budget: int,
+    importance: Importance | None,
+    given: Sequence[Piece] | None,
+) -> Extract:
     if budget >= len(text):
-        return _whole(text)
-    pieces = _pieces(text, budget)
+        return Extract.whole(text)
+    pieces = _pieces(text, budget, given)
     chosen = _choice(text, pieces, importance, budget)
     return _joined(text, [pieces[i] for i in sorted(chosen)])
 
 
 def _within_tokens(
-    text: str, tokens: int, count: Callable[[str], int], importance: Importance | None
+    text: str,
+    tokens: int,
+    count: Callable[[str], int],
+    importance: Importance | None,
+    given: Sequence[Piece] | None,
 ) -> Extract:
     tokens = _arguments.count("tokens", tokens, 0, 2**62)
 
     def counted(part: str) -> int:
-        return _arguments.count("the count of a text", count(part), 0, 2**62)
+        return whole(count(part), "count gave {!r} tokens")
 
     total = counted(text)
     if total <= tokens:
-        return _whole(text)
+        return Extract.whole(text)
     if not tokens:
         return Extract("", (), len(text))
     # Tokens of parts do not add up: choose by characters, more than will fit, and
     # look for how many of the choice do.
     budget = math.ceil(len(text) * tokens / total)
-    pieces = _pieces(text, budget)
-    order = _choice(text, pieces, importance, budget + budget // 3 + _LONGEST)
+    pieces = _pieces(text, budget, given)
+    order = _choice(text, pieces, importance, budget + budget // 3 + LONGEST)
 
     def of_first(n: int, *more: int) -> Extract:
         return _joined(text, [pieces[i] for i in sorted([*order[:n], *more])])
@@ -209,11 +259,11 @@ def _within_tokens(
     return best
 
 
-def _pieces(text: str, budget: int) -> list[Piece]:
-    """The pieces, the first of equal ones, none longer than half of the budget."""
-    pieces = split(text, max(_SHORTEST_CUT, min(_LONGEST, budget // 2)))
+def _pieces(text: str, budget: int, given: Sequence[Piece] | None) -> list[Piece]:
+    """The pieces, the first of equal ones; none longer than the budget but if given."""
+    limit = max(_SHORTEST_CUT, min(LONGEST, budget))
     first: dict[str, Piece] = {}
-    for piece in pieces:
+    for piece in split(text, limit) if given is None else given:
         first.setdefault(text[piece.start : piece.end].strip(), piece)
     return list(first.values())
 

@@ -30,7 +30,7 @@ _JOINED = re.compile(r"[_/:@#]|[a-z][A-Z]|[A-Za-z]\d|\d[A-Za-z]|[^\d.]\.|\.[^\d.
 # What a word is, and what one of its kind is worth.
 WORD, STOP, FILLER, CUE, NAME, NUMBER, IDENTIFIER, TIME, OPAQUE = range(9)
 IDENTIFIERS = frozenset((NUMBER, IDENTIFIER, TIME, OPAQUE))
-_WORTH = np.array([1.0, 0.03, 0.0, 1.2, 1.5, 2.2, 2.2, 0.9, 0.6])
+_WORTH = np.array([1.0, 0.03, 0.0, 1.2, 1.5, 5.0, 3.5, 0.9, 0.6])
 
 
 class _Vocabulary(dict[str, int]):
@@ -216,10 +216,10 @@ class ScoredPieces:
         The importance of a piece where no model of one's own is given.
         """
         features = dict(zip(FEATURES, self.features.T, strict=True))
-        prior = 1 + features["centroid"]
+        prior = 1 + 0.5 * features["centroid"]
         prior *= 1 + 0.5 * (features["cues"] > 0)
         prior *= 1 - 0.7 * features["fillers"]
-        prior *= 1 + 0.5 * features["first"]
+        prior *= 1 + 0.25 * features["first"]
         prior *= 1 - 0.3 * features["question"]
         return np.asarray(prior)
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from .words import ABBREVIATIONS
 
-__all__ = ["Kind", "Piece", "split"]
+__all__ = ["LONGEST", "Kind", "Piece", "split"]
 
 Kind = Literal["prose", "heading", "list", "table", "code"]
 
@@ -25,6 +25,8 @@ _LOWER = re.compile(r"[a-z]")
 _SHORTEST = 4  # characters before a mark that make a sentence; "1." makes none
 _WORD_BEFORE = 12  # characters looked at for an abbreviation
 _WRAPPED = 50  # characters: a shorter line was ended by its writer, not by a margin
+LONGEST = 320
+"""Characters that a piece has at most, unless it is said otherwise."""
 _CUTS = re.compile(r".*(?:[\s,;}\]]|(?=[{\[]))", re.DOTALL)
 
 
@@ -36,7 +38,7 @@ class Piece(NamedTuple):
     kind: Kind
 
 
-def split(text: str, limit: int = 320) -> list[Piece]:
+def split(text: str, limit: int = LONGEST) -> list[Piece]:
     """The pieces of *text*, in order, without a gap but for blanks.
 
     Sentences end at their marks, with care for abbreviations, initials, decimal numbers

@@ -1,6 +1,6 @@
 """English words that tell of a sentence's weight; elsewhere frequency must do."""
 
-__all__ = ["ABBREVIATIONS", "CUES", "FILLERS", "STOP"]
+__all__ = ["ABBREVIATIONS", "CUES", "FILLERS", "PHRASES", "SMALL_TALK", "STOP"]
 
 
 def _words(listed: str) -> frozenset[str]:
@@ -54,3 +54,31 @@ ABBREVIATIONS = _words(
     """
 )
 """After these a full stop ends no sentence."""
+
+SMALL_TALK = _words(
+    """
+    hi hello hey thanks thank welcome morning cheers regards bye lol haha hahaha hmm um
+    uh wow yay worries
+    """
+)
+"""One of these, and for the rest stop words and fillers, and it is no statement."""
+
+PHRASES = tuple(
+    """
+    as a matter of fact|as we all know|as you can see|as you know|as you may know
+    at the end of the day|at this point in time|actually|basically|by the way
+    for what it is worth|for what it's worth|honestly|i believe that|i guess
+    i have to say|i hope that helps|i just wanted to say that|i just wanted to say
+    i mean|i must say|i think that|i think|i was wondering|i would like to say that
+    i would like to mention that|i would like to point out that|i'd say|if i may say so
+    if you know what i mean|in my opinion|in my humble opinion|in fact
+    it goes without saying that|it is important to note that|it is worth noting that
+    it should be noted that|just to be clear|kind of|let me just say that|literally
+    needless to say|obviously|of course|please note that|pretty much|quite|really
+    simply put|so to speak|sort of|thanks in advance|to be fair|to be honest
+    to make a long story short|to tell the truth|very|you know|you see
+    """.strip()
+    .replace("\n", "|")
+    .split("|")
+)
+"""Without them a sentence says the same."""
