@@ -44,6 +44,7 @@ from ._shared_support import BlockHandle
 from .sizes import parse_size
 from .stats import (
     BlockPoolStats,
+    ContextWindowStats,
     LRUCacheStats,
     MemoryPoolStats,
     NumpyPoolStats,
@@ -57,8 +58,10 @@ from .stats import (
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .context.messages import Message
     from .context.overflow import OverflowChain
     from .context.spill import SpillStore
+    from .context.window import ContextWindow
     from .pools.manager import (
         ResourceManager,
         get_pooled_resource,
@@ -75,12 +78,15 @@ __all__ = [
     "BlockPoolStats",
     "Cache",
     "CachedFunction",
+    "ContextWindow",
+    "ContextWindowStats",
     "LRUCache",
     "LRUCacheStats",
     "LazyProxy",
     "MarkovModel",
     "MemoryPool",
     "MemoryPoolStats",
+    "Message",
     "NumpyPool",
     "NumpyPoolStats",
     "ObjectLease",
@@ -122,6 +128,8 @@ _LAZY = {
     "NumpyPool": "pools.numpy",
     "OverflowChain": "context.overflow",
     "SpillStore": "context.spill",
+    "ContextWindow": "context.window",
+    "Message": "context.messages",
     "cached_method": "caches.decorators",
     "lru_cache": "caches.decorators",
     "numpy_pool": "pools.numpy",

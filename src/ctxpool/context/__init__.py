@@ -14,22 +14,36 @@ if TYPE_CHECKING:
     from .messages import Group, Message, ToolCall
     from .overflow import OverflowChain, OverflowStrategy
     from .overflow_draft import OverflowDraft
-    from .overflow_report import OverflowAction, OverflowProblem, OverflowReport, OverflowResult
+    from .overflow_report import (
+        OverflowAction,
+        OverflowProblem,
+        OverflowReport,
+        OverflowResult,
+    )
     from .overflow_strategies import Compress, Evict, Spill
     from .scoring import FEATURES, ScoredPieces
     from .sentences import Piece
-    from .spill import SpillStore, Spilled
+    from .spill import Spilled, SpillStore
     from .summarise import Summarise
-    from .tokens import BytePairTokenizer, HeuristicTokenizer, TiktokenTokenizer, TokenCounter, Tokenizer, load_tokenizer
+    from .tokens import (
+        BytePairTokenizer,
+        HeuristicTokenizer,
+        TiktokenTokenizer,
+        TokenCounter,
+        Tokenizer,
+        load_tokenizer,
+    )
+    from .window import ContextWindow
 
 __all__ = [
+    "FEATURES",
     "AdaptiveCompressor",
     "BytePairTokenizer",
     "Compress",
     "Compressed",
+    "ContextWindow",
     "Evict",
     "Extract",
-    "FEATURES",
     "Group",
     "GroupValue",
     "HeuristicTokenizer",
@@ -61,6 +75,7 @@ _homes = {
     "BytePairTokenizer": "tokens",
     "Compress": "overflow_strategies",
     "Compressed": "compression",
+    "ContextWindow": "window",
     "Evict": "overflow_strategies",
     "Extract": "extract",
     "FEATURES": "scoring",

@@ -291,7 +291,8 @@ class TokenCounter:
             if not isinstance(text, str):
                 raise TypeError(f"a text must be str, not {text!r}")
             text = str.__str__(text)  # no __eq__ or __hash__ of a subclass's own
-        if (known := self._get(text)) is not None:
+        known: tuple[int, int] | None = self._get(text)
+        if known is not None:
             return known[0]
         tokens = whole(self._count(text), "the tokenizer counted {!r} tokens")
         nbytes = sys.getsizeof(text) + _ENTRY
