@@ -155,7 +155,6 @@ def test_no_query_is_a_syntax_error(store):
         store.search(7)
 
 
-@settings(max_examples=50)
 @given(st.text(st.characters(exclude_categories=()), max_size=40))
 def test_any_text_can_be_stored_and_asked_for(text):
     with SpillStore(":memory:") as store:

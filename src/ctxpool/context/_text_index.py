@@ -102,11 +102,14 @@ class TextIndex:
         newer one first of two that are equally good."""
         if self._fts5:
             query = " OR ".join(f'"{term}"' for term in terms)
+            # Inside, nothing of a message is read but what *where* asks for.
             found = connection.execute(
-                "SELECT bm25(words), messages.* FROM words "
+                "SELECT score, messages.* FROM ("
+                "SELECT rank AS score, words.rowid AS place FROM words "
                 "JOIN messages ON seq = words.rowid "
                 f"WHERE words MATCH ? AND {where} "
-                "ORDER BY bm25(words), seq DESC LIMIT ?",
+                "ORDER BY rank, words.rowid DESC LIMIT ?"
+                ") JOIN messages ON seq = place ORDER BY score, seq DESC",
                 (query, *values, k),
             )
             return [(-score, row) for score, *row in found]

@@ -290,7 +290,7 @@ class SpillStore:
 
         Notes
         -----
-        O(messages with one of the words); without FTS5, O(all bytes).
+        O(messages with one of the words), a few us each; without FTS5, O(all bytes).
         """
         k = _arguments.count("k", k, 0, 2**31)
         wanted = terms(query)
