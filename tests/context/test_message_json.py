@@ -76,7 +76,7 @@ endless.append(endless)
         ({"when": {"at": object}}, r"metadata\['when'\]\['at'\], <class 'object'>"),
         ({"a": [1, b"x"]}, r"metadata\['a'\]\[1\], b'x'"),
         ({1: "a"}, "metadata has a key that is no text: 1"),
-        ({"a": endless}, "contains itself"),
+        ({"a": endless}, "metadata is nested over 100 deep"),
         (Hostile(a=1), "no items"),
     ],
     ids=["class", "bytes", "key", "endless", "hostile"],
@@ -86,6 +86,14 @@ def test_what_json_cannot_hold(metadata, told):
         dump_message(Message("user", metadata=metadata, id="m7"))
     assert caught.value.id == "m7"
     assert "'m7'" in str(caught.value)
+
+
+def test_what_is_nested_deep_comes_back():
+    deep: list = []
+    for _ in range(98):
+        deep = [deep]
+    message = Message("user", metadata={"a": deep})
+    assert load_message(dump_message(message)).metadata == {"a": deep}
 
 
 def test_no_message():

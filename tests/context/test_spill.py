@@ -1,5 +1,6 @@
 """The store of spilled messages: lossless, found again, bounded; damage is told."""
 
+import math
 import os
 import signal
 import sqlite3
@@ -154,7 +155,6 @@ def test_no_query_is_a_syntax_error(store):
         store.search(7)
 
 
-@settings(max_examples=50)
 @given(st.text(st.characters(exclude_categories=()), max_size=40))
 def test_any_text_can_be_stored_and_asked_for(text):
     with SpillStore(":memory:") as store:
@@ -288,6 +288,23 @@ def test_a_damaged_message_is_told_and_the_others_are_whole(tmp_path):
         store.check()
 
 
+def test_a_damaged_message_without_an_index_does_not_close_the_store(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "spill.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(_text_index, "_has_fts5", lambda connection: False)
+        with SpillStore(path) as store:
+            store.put([user("alpha one", "m1"), user("alpha two", "m2")])
+        damage(path, "UPDATE messages SET crc = 1 WHERE id = 'm1'")
+        with SpillStore(path) as store:
+            assert ids(store.search("alpha")) == ["m2"]
+    with SpillStore(path) as store:
+        assert ids(store.search("alpha")) == ["m2"]
+        assert store.delete(["m1", "m2"]) == 2
+        store.check()
+
+
 @pytest.mark.parametrize(
     "value", ["x'00ff'", "NULL", "'{}'"], ids=["blob", "null", "{}"]
 )
@@ -360,6 +377,20 @@ def test_kill_9_loses_nothing_that_was_put(tmp_path):
         store.check()
         assert len(store.get_many(f"m{i}" for i in range(last + 1))) == last + 1
         assert ids(store.search(f"fact {last}", 1)) == [f"m{last}"]
+
+
+def test_a_clock_that_fails_adds_nothing():
+    times = [math.nan, math.inf, 5.0]
+    with SpillStore(":memory:", clock=lambda: times.pop(0)) as store:
+        for told in ("nan", "inf"):
+            with pytest.raises(ValueError, match=f"seconds, not {told}"):
+                store.put([user("a", "m1")])
+        store.put([user("a", "m1")])
+        with pytest.raises(IndexError):
+            store.put([user("b", "m2")])
+        assert [(found.at, found.message.id) for found in store.history()] == [
+            (5, "m1")
+        ]
 
 
 def test_threads_share_a_store(tmp_path):

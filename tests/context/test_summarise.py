@@ -194,6 +194,32 @@ def test_a_summarizer_that_fails(summarizer, told, way, timeout):
     assert result.report.after <= 700
 
 
+def test_one_that_has_raised_is_asked_once_in_an_overflow():
+    asked = []
+
+    def summarizer(messages, tokens):
+        asked.append(tokens)
+        raise Mute
+
+    for way in ("apply", "aapply"):
+        chain = OverflowChain([Summarise(summarizer, chunk=0.3, to=0.3)])
+        if way == "apply":
+            result = chain.reduce(window_of(20), 2000, count)
+        else:
+            result = asyncio.run(chain.areduce(window_of(20), 2000, count))
+        assert len(asked) == 1
+        assert len(result.report.actions) > 1
+        assert [p.text for p in result.report.problems] == [
+            "the summarizer raised Mute: extracted instead"
+        ]
+        asked.clear()
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise ZeroDivisionError
+
+
 async def gist_later(messages, tokens):
     await asyncio.sleep(0.001)
     return gist(messages, tokens)

@@ -35,22 +35,39 @@ class TextIndex:
         In a transaction that writes: the index is made, where there is none, and gets
         those messages that a SQLite without FTS5 has put.
     text : callable
-        The text of a row of ``messages``.
+        The text of a row of ``messages``; None for one that is not to be found.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, text: Callable[[Any], str]
+        self, connection: sqlite3.Connection, text: Callable[[Any], str | None]
     ) -> None:
         self._text = text
         self._fts5 = _has_fts5(connection)
         if self._fts5:
-            connection.execute(_SCHEMA)
-            (last,) = connection.execute("SELECT max(rowid) FROM words").fetchone()
-            rows = connection.execute(
-                "SELECT * FROM messages WHERE seq > ?", (last or 0,)
-            )
-            for row in rows.fetchall():
-                self.add(connection, row[0], text(row))
+            try:
+                self._catch_up(connection)
+            except sqlite3.DatabaseError:  # damaged: all that it has is in the messages
+                self.make(connection)
+
+    def make(self, connection: sqlite3.Connection) -> None:
+        """Anew, of all messages."""
+        if self._fts5:
+            connection.execute("DROP TABLE IF EXISTS words")
+            self._catch_up(connection)
+
+    def _catch_up(self, connection: sqlite3.Connection) -> None:
+        """Index what is newer than all that is in the index."""
+        connection.execute(_SCHEMA)
+        (last,) = connection.execute("SELECT max(rowid) FROM words").fetchone()
+        rows = connection.execute("SELECT * FROM messages WHERE seq > ?", (last or 0,))
+        for row in rows.fetchall():
+            if (text := self._text(row)) is not None:
+                self.add(connection, row[0], text)
+
+    def check(self, connection: sqlite3.Connection) -> None:
+        """sqlite3.DatabaseError if the index is damaged."""
+        if self._fts5:
+            connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
 
     def add(self, connection: sqlite3.Connection, seq: int | None, text: str) -> None:
         """The words of a new message."""
@@ -85,11 +102,14 @@ class TextIndex:
         newer one first of two that are equally good."""
         if self._fts5:
             query = " OR ".join(f'"{term}"' for term in terms)
+            # Inside, nothing of a message is read but what *where* asks for.
             found = connection.execute(
-                "SELECT bm25(words), messages.* FROM words "
+                "SELECT score, messages.* FROM ("
+                "SELECT rank AS score, words.rowid AS place FROM words "
                 "JOIN messages ON seq = words.rowid "
                 f"WHERE words MATCH ? AND {where} "
-                "ORDER BY bm25(words), seq DESC LIMIT ?",
+                "ORDER BY rank, words.rowid DESC LIMIT ?"
+                ") JOIN messages ON seq = place ORDER BY score, seq DESC",
                 (query, *values, k),
             )
             return [(-score, row) for score, *row in found]
@@ -103,7 +123,7 @@ class TextIndex:
         self, rows: Iterable[Any], terms: list[str]
     ) -> Iterator[tuple[float, Any]]:
         for row in rows:
-            text = _spaced(self._text(row)).lower()
+            text = _spaced(self._text(row) or "").lower()
             if score := sum(term in text for term in terms):
                 yield float(score), row
 

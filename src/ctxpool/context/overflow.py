@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from ..errors import UnstorableMessageError
 from . import _calls
 from .messages import Group, Message
-from .overflow_draft import OverflowDraft
+from .overflow_draft import OverflowDraft, told
 from .overflow_report import OverflowResult
 from .overflow_strategies import Compress, Evict, Spill, share
 from .spill import SpillStore
@@ -55,7 +55,8 @@ class OverflowChain:
     strategies : iterable of OverflowStrategy, optional
         In their order. By default ``Compress(), Summarise(), Evict()``.
     start : float
-        Part of the budget from which on anything is done.
+        Part of the budget from which on anything is done. A window's *high_water*
+        should not be lower: it would ask in vain.
 
     Notes
     -----
@@ -200,5 +201,5 @@ def _again(draft: OverflowDraft, error: Exception) -> bool:
         others = f", and {n - 1} others that can't be stored" if n > 1 else ""
         draft.note(f"{error}. It stays{others}")
         return True
-    draft.note(f"{type(error).__name__}: {error}")
+    draft.note(told(error))
     return False

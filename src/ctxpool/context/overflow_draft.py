@@ -19,7 +19,7 @@ from .overflow_report import (
 if TYPE_CHECKING:
     from .spill import SpillStore
 
-__all__ = ["OverflowDraft", "originals_of"]
+__all__ = ["OverflowDraft", "originals_of", "told"]
 
 
 def originals_of(messages: Iterable[Message]) -> tuple[str, ...]:
@@ -28,6 +28,14 @@ def originals_of(messages: Iterable[Message]) -> tuple[str, ...]:
     for message in messages:
         found.update(dict.fromkeys(message.sources or (message.id,)))
     return tuple(found)
+
+
+def told(error: Exception) -> str:
+    """What *error* says, if it can."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 class OverflowDraft:

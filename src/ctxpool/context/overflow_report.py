@@ -36,15 +36,6 @@ class OverflowAction(_Record):
         """Tokens."""
         return self.before - self.after
 
-    def __str__(self) -> str:
-        some = ", ".join(self.removed[:3]) + (", ..." if len(self.removed) > 3 else "")
-        became = f" -> {', '.join(self.added)}" if self.added else ""
-        return (
-            f"{self.strategy}: {self.before:,} -> {self.after:,} tokens, "
-            f"{len(self.removed)} message{'s' * (len(self.removed) != 1)}: "
-            f"{some}{became}"
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class OverflowProblem(_Record):
@@ -129,11 +120,21 @@ class OverflowReport(_Record):
         }
 
     def __str__(self) -> str:
+        """A line of the whole, and one for each strategy, problem and loss."""
         lines = [
             f"{self.before:,} -> {self.after:,} tokens of {self.budget:,}, "
             f"{self.saved:,} saved{'' if self.fits else ': still too many'}"
         ]
-        lines += [f"  {action}" for action in self.actions]
+        for name in self.saved_by():
+            some = [action for action in self.actions if action.strategy == name]
+            ids = [id for action in some for id in action.removed]
+            before = sum(action.before for action in some)
+            after = sum(action.after for action in some)
+            lines.append(
+                f"  {name}: {before:,} -> {after:,} tokens, "
+                f"{len(ids):,} message{'s' * (len(ids) != 1)}: "
+                f"{', '.join(ids[:3])}{', ...' * (len(ids) > 3)}"
+            )
         lines += [f"  ! {problem}" for problem in self.problems]
         if self.forgotten:
             lines.append(f"  the store let go {len(self.forgotten)}, for its size")

@@ -51,6 +51,10 @@ def _own_tokens(draft: OverflowDraft, message: Message) -> int:
     return draft.count(dataclasses.replace(message, tool_calls=(), parts=()))
 
 
+def _key(message: Message) -> tuple[str, int]:
+    return message.id, hash(message.content)
+
+
 def _exchanged(group: Group, old: Message, new: Message) -> list[Message]:
     return [new if message is old else message for message in group.messages]
 
@@ -106,31 +110,36 @@ class Compress:
 
     def apply(self, draft: OverflowDraft) -> None:
         """Compress until the draft has its target."""
-        found = [
+        found = sorted(
             (len(message.content) * (len(draft) - i), -i, -j)
             for i in draft.free(self.keep)
             for j, message in enumerate(draft[i].messages)
             if len(message.content) >= self.min_tokens and not message.sources
-        ]
-        for _, i, j in sorted(found, reverse=True):
-            if draft.excess <= 0:
-                break
-            self._shorten(draft, -i, -j)
+        )
+        while found and draft.excess > 0:
+            # As many as should be enough: the store takes them in one transaction.
+            some, expected = [], 0.0
+            while found and expected < draft.excess:
+                _, i, j = found.pop()
+                message = draft[-i].messages[-j]
+                tokens = _own_tokens(draft, message)
+                if tokens >= self.min_tokens and _key(message) not in self._in_vain:
+                    some.append((-i, -j, tokens))
+                    expected += tokens * (1 - self.ratio)
+            draft.save([draft[i].messages[j] for i, j, _ in some])
+            for i, j, tokens in some:
+                if draft.excess > 0:
+                    self._shorten(draft, i, j, tokens)
 
-    def _shorten(self, draft: OverflowDraft, i: int, j: int) -> None:
+    def _shorten(self, draft: OverflowDraft, i: int, j: int, tokens: int) -> None:
         old = draft[i].messages[j]
-        key = old.id, hash(old.content)
-        tokens = _own_tokens(draft, old)
-        if tokens < self.min_tokens or key in self._in_vain:
-            return
-        draft.save([old])
         wanted = max(int(tokens * self.ratio), 1)
         text = shortened(self.compressor, old.content, wanted, tokens)
         new = draft.derived(dataclasses.replace(old, content=text), [old])
         if text.strip() and draft.count(new) < draft.count(old):
             draft.replace(i, i + 1, _exchanged(draft[i], old, new))
         else:
-            self._in_vain[key] = True
+            self._in_vain[_key(old)] = True
 
 
 class Evict:

@@ -6,13 +6,14 @@ from typing import NamedTuple
 from .. import _arguments
 from . import _calls
 from .messages import Message
-from .overflow_draft import OverflowDraft, originals_of
+from .overflow_draft import OverflowDraft, originals_of, told
 from .overflow_strategies import optional_callable, share, shortened
 
 __all__ = ["Summarise", "Summarizer"]
 
 Summarizer = Callable[[Sequence[Message], int], str | Awaitable[str]]
 _LEVEL = "summary_level"
+_UNASKED = object()
 
 
 def _level(message: Message) -> int:
@@ -36,8 +37,8 @@ class Summarise:
     summarizer : callable, optional
         ``(messages, tokens) -> text`` of at most so many tokens, or an awaitable of it.
         When it raises, takes longer than *timeout*, returns nothing, or more than was
-        allowed, the compressor does it, and the report says so. By default there is
-        none.
+        allowed, the compressor does it, and the report says so; one that has raised is
+        not asked again in this overflow. By default there is none.
     compressor : callable, optional
         ``(text, tokens) -> text``. By default the text's own most telling sentences.
     to : float
@@ -108,31 +109,31 @@ class Summarise:
 
     def apply(self, draft: OverflowDraft) -> None:
         """Summarise until the draft has its target."""
-        after = 0
+        after, asked = 0, self.summarizer
         while (run := self._next(draft, after)) is not None:
-            reply: object = None
-            if self.summarizer is not None:
+            reply: object = _UNASKED
+            if asked is not None:
                 try:
                     reply = _calls.call(
-                        self.summarizer, run.messages, run.wanted, timeout=self.timeout
+                        asked, run.messages, run.wanted, timeout=self.timeout
                     )
                 except Exception as error:
-                    reply = error
+                    reply, asked = error, None  # the next one would fail as well
             after = self._settle(draft, run, reply, after)
 
     async def aapply(self, draft: OverflowDraft) -> None:
         """The same; a coroutine function is awaited on the running event loop, and
         whatever else takes time is done in a thread."""
-        after = 0
+        after, asked = 0, self.summarizer
         while run := await _calls.aside(self._next, draft, after):
-            reply: object = None
-            if self.summarizer is not None:
+            reply: object = _UNASKED
+            if asked is not None:
                 try:
                     reply = await _calls.call_async(
-                        self.summarizer, run.messages, run.wanted, timeout=self.timeout
+                        asked, run.messages, run.wanted, timeout=self.timeout
                     )
                 except Exception as error:
-                    reply = error
+                    reply, asked = error, None
             after = await _calls.aside(self._settle, draft, run, reply, after)
 
     def _next(self, draft: OverflowDraft, after: int) -> "_Run | None":
@@ -191,7 +192,7 @@ class Summarise:
     ) -> int:
         """Put the summary in its place; where to look for the next run."""
         summary = None
-        if self.summarizer is not None:
+        if reply is not _UNASKED:
             try:
                 summary = self._accepted(draft, run, reply)
             except ValueError as refusal:
@@ -206,7 +207,7 @@ class Summarise:
 
     def _accepted(self, draft: OverflowDraft, run: "_Run", reply: object) -> Message:
         if isinstance(reply, Exception):
-            raise ValueError(f"raised {type(reply).__name__}: {reply}") from reply
+            raise ValueError(f"raised {told(reply)}") from reply
         if not isinstance(reply, str):
             raise ValueError(f"returned no text but {type(reply).__name__}")
         if not reply.strip():
