@@ -39,7 +39,8 @@ def measured_recall(
         nearest = np.partition(similar, -k, axis=1)[:, -k:]
         exact_s += time.perf_counter() - begin
     there = min(k, len(ids))
-    last: npt.NDArray[np.float32] = np.sort(nearest, axis=1)[:, k - there]
+    # Where there is nothing to find, nothing is missed.
+    last: npt.NDArray[np.float32] = np.sort(nearest, axis=1)[:, k - max(there, 1)]
     shares, search_s = [], 0.0
     for query, least in zip(queries, last, strict=True):
         begin = time.perf_counter()
