@@ -12,6 +12,8 @@ The engine, each of it native with a pure-Python twin of the same behaviour:
 
 :class:`MemoryPool`: blocks of many sizes under one budget, over :class:`BlockPool`.
 
+:class:`ContextRetriever`: texts found again by what they say.
+
 Decorators over the caches: :func:`lru_cache`, :func:`ttl_cache`, :func:`cached_method`.
 NumPy's own arrays out of a pool: :func:`numpy_pool`.
 
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from .context.overflow import OverflowChain
     from .context.spill import SpillStore
     from .context.window import ContextWindow
+    from .context.retrieval import ContextRetriever
     from .pools.manager import (
         ResourceManager,
         get_pooled_resource,
@@ -80,6 +83,7 @@ __all__ = [
     "CachedFunction",
     "ContextWindow",
     "ContextWindowStats",
+    "ContextRetriever",
     "LRUCache",
     "LRUCacheStats",
     "LazyProxy",
@@ -124,6 +128,7 @@ _LAZY = {
     "get_pooled_resource": "pools.manager",
     "pooled_resource": "pools.manager",
     "register_resource_type": "pools.manager",
+    "ContextRetriever": "context.retrieval",
     "MemoryPool": "pools.sized",
     "NumpyPool": "pools.numpy",
     "OverflowChain": "context.overflow",

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from .extract import Extract, Span
     from .facts import Fact, Mention, extract_facts
     from .formats import from_anthropic, from_openai, to_anthropic, to_openai
+    from .graph import HNSWIndex
     from .group_value import GroupValue
+    from .hits import Hit, RecallReport, Record, RetrieverStats
     from .importance import ImportanceModel
     from .langchain import from_langchain, to_langchain
     from .memories import HierarchicalMemoryStats, Memory, MemoryContext
     from .memory import HierarchicalMemory
     from .messages import Group, Message, ToolCall
+    from .mmr import maximal_marginal_relevance
     from .overflow import OverflowChain, OverflowStrategy
     from .overflow_draft import OverflowDraft
     from .overflow_report import (
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from .overflow_strategies import Compress, Evict, Spill
     from .prompt_cache import BreakCost, CachedPrompt, CachePrices, PromptCache
     from .relations import Entity, Neighbour, Relation, SemanticStats
+    from .retrieval import ContextRetriever
     from .scoring import FEATURES, ScoredPieces
     from .semantic import SemanticMemory
     from .sentences import Piece
@@ -46,7 +50,7 @@ if TYPE_CHECKING:
         Tokenizer,
         load_tokenizer,
     )
-    from .vectors import FlatIndex, HNSWIndex, VectorIndex
+    from .vectors import FlatIndex, VectorIndex
     from .window import ContextWindow
 
 __all__ = [
@@ -63,6 +67,7 @@ __all__ = [
     "Compress",
     "Compressed",
     "Consolidation",
+    "ContextRetriever",
     "ContextWindow",
     "Embedder",
     "Entity",
@@ -80,6 +85,7 @@ __all__ = [
     "HeuristicTokenizer",
     "HierarchicalMemory",
     "HierarchicalMemoryStats",
+    "Hit",
     "ImportanceModel",
     "Memory",
     "MemoryContext",
@@ -96,8 +102,11 @@ __all__ = [
     "OverflowStrategy",
     "Piece",
     "PromptCache",
+    "RecallReport",
     "Recollection",
+    "Record",
     "Relation",
+    "RetrieverStats",
     "ScoredPieces",
     "SemanticMemory",
     "SemanticStats",
@@ -118,6 +127,7 @@ __all__ = [
     "from_openai",
     "load_index",
     "load_tokenizer",
+    "maximal_marginal_relevance",
     "to_anthropic",
     "to_langchain",
     "to_openai",
@@ -136,6 +146,7 @@ _homes = {
     "Compress": "overflow_strategies",
     "Compressed": "compression",
     "Consolidation": "episodes",
+    "ContextRetriever": "retrieval",
     "ContextWindow": "window",
     "Embedder": "embedding",
     "Entity": "relations",
@@ -148,11 +159,12 @@ _homes = {
     "FlatIndex": "vectors",
     "Group": "messages",
     "GroupValue": "group_value",
-    "HNSWIndex": "vectors",
+    "HNSWIndex": "graph",
     "HashedEmbedder": "embedding",
     "HeuristicTokenizer": "tokens",
     "HierarchicalMemory": "memory",
     "HierarchicalMemoryStats": "memories",
+    "Hit": "hits",
     "ImportanceModel": "importance",
     "Memory": "memories",
     "MemoryContext": "memories",
@@ -169,8 +181,11 @@ _homes = {
     "OverflowStrategy": "overflow",
     "Piece": "sentences",
     "PromptCache": "prompt_cache",
+    "RecallReport": "hits",
     "Recollection": "episodes",
+    "Record": "hits",
     "Relation": "relations",
+    "RetrieverStats": "hits",
     "ScoredPieces": "scoring",
     "SemanticMemory": "semantic",
     "SemanticStats": "relations",
@@ -191,6 +206,7 @@ _homes = {
     "from_openai": "formats",
     "load_index": "auto_index",
     "load_tokenizer": "tokens",
+    "maximal_marginal_relevance": "mmr",
     "to_anthropic": "formats",
     "to_langchain": "langchain",
     "to_openai": "formats",

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .embedding import Vectors
+from .vectors import similarities
 
 __all__ = ["maximal_marginal_relevance"]
 
@@ -54,5 +55,5 @@ def maximal_marginal_relevance(
         best = int(np.argmax(gain - penalty))
         chosen.append(best)
         gain[best] = -np.inf
-        np.maximum(nearest, vectors @ vectors[best], out=nearest)
+        np.maximum(nearest, similarities(vectors, vectors[best]), out=nearest)
     return chosen
