@@ -194,7 +194,7 @@ _ASSIGNED = re.compile(r"(?P<owner>[A-Za-z_][\w.-]*) ?= ?(?P<object>[^= ].*)")
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+|;\s+")
 _CLAUSE = re.compile(
     r",? (?:but|so) |,? and (?=(?:I|my|our|he|she|it|we|the|they|you)\b)"
-    r"|, and "
+    r"|, and |: "
 )
 _OPENING = re.compile(
     r"(?:(?:actually|well|hi|hello|hey|ok|okay|so|and|but|also|yes|no|btw|by the way|"
