@@ -12,6 +12,8 @@ The engine, each of it native with a pure-Python twin of the same behaviour:
 
 :class:`MemoryPool`: blocks of many sizes under one budget, over :class:`BlockPool`.
 
+:class:`ContextRetriever`: texts found again by what they say.
+
 Decorators over the caches: :func:`lru_cache`, :func:`ttl_cache`, :func:`cached_method`.
 NumPy's own arrays out of a pool: :func:`numpy_pool`.
 
@@ -56,6 +58,7 @@ from .stats import (
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
     from .context.messages import Message
+    from .context.retrieval import ContextRetriever
     from .context.window import ContextWindow
     from .pools.manager import (
         ResourceManager,
@@ -73,6 +76,7 @@ __all__ = [
     "BlockPoolStats",
     "Cache",
     "CachedFunction",
+    "ContextRetriever",
     "ContextWindow",
     "ContextWindowStats",
     "LRUCache",
@@ -116,6 +120,7 @@ _LAZY = {
     "get_pooled_resource": "pools.manager",
     "pooled_resource": "pools.manager",
     "register_resource_type": "pools.manager",
+    "ContextRetriever": "context.retrieval",
     "MemoryPool": "pools.sized",
     "NumpyPool": "pools.numpy",
     "ContextWindow": "context.window",

@@ -111,7 +111,7 @@ class Machine(RuleBasedStateMachine):
 def test_as_a_dict_of_vectors(kind):
     made = type("Made", (Machine,), {"make": staticmethod(KINDS[kind])})
     run_state_machine_as_test(
-        made, settings=settings(max_examples=30, stateful_step_count=25, deadline=None)
+        made, settings=settings(max_examples=25, stateful_step_count=25)
     )
 
 

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .auto_index import AutoIndex, AutoIndexStats, load_index
     from .counting import MessageCounter
+    from .embedders import CachedEmbedder, CallableEmbedder, SentenceEmbedder
     from .embedding import Embedder, HashedEmbedder
     from .episodes import Consolidation, Episode, EpisodicStats, Recollection
     from .episodic import EpisodicMemory
     from .facts import Fact, Mention, extract_facts
+    from .hits import Hit, RecallReport, Record, RetrieverStats
     from .memories import HierarchicalMemoryStats, Memory, MemoryContext
     from .memory import HierarchicalMemory
     from .messages import Group, Message, ToolCall
+    from .mmr import maximal_marginal_relevance
     from .relations import Entity, Neighbour, Relation, SemanticStats
+    from .retrieval import ContextRetriever
     from .semantic import SemanticMemory
     from .tokens import (
         BytePairTokenizer,
@@ -32,7 +36,10 @@ __all__ = [
     "AutoIndex",
     "AutoIndexStats",
     "BytePairTokenizer",
+    "CachedEmbedder",
+    "CallableEmbedder",
     "Consolidation",
+    "ContextRetriever",
     "ContextWindow",
     "Embedder",
     "Entity",
@@ -47,16 +54,21 @@ __all__ = [
     "HeuristicTokenizer",
     "HierarchicalMemory",
     "HierarchicalMemoryStats",
+    "Hit",
     "Memory",
     "MemoryContext",
     "Mention",
     "Message",
     "MessageCounter",
     "Neighbour",
+    "RecallReport",
     "Recollection",
+    "Record",
     "Relation",
+    "RetrieverStats",
     "SemanticMemory",
     "SemanticStats",
+    "SentenceEmbedder",
     "TiktokenTokenizer",
     "TokenCounter",
     "Tokenizer",
@@ -65,12 +77,16 @@ __all__ = [
     "extract_facts",
     "load_index",
     "load_tokenizer",
+    "maximal_marginal_relevance",
 ]
 _homes = {
     "AutoIndex": "auto_index",
     "AutoIndexStats": "auto_index",
     "load_index": "auto_index",
     "MessageCounter": "counting",
+    "CachedEmbedder": "embedders",
+    "CallableEmbedder": "embedders",
+    "SentenceEmbedder": "embedders",
     "Embedder": "embedding",
     "HashedEmbedder": "embedding",
     "Consolidation": "episodes",
@@ -81,6 +97,10 @@ _homes = {
     "Fact": "facts",
     "Mention": "facts",
     "extract_facts": "facts",
+    "Hit": "hits",
+    "RecallReport": "hits",
+    "Record": "hits",
+    "RetrieverStats": "hits",
     "HierarchicalMemoryStats": "memories",
     "Memory": "memories",
     "MemoryContext": "memories",
@@ -88,10 +108,12 @@ _homes = {
     "Group": "messages",
     "Message": "messages",
     "ToolCall": "messages",
+    "maximal_marginal_relevance": "mmr",
     "Entity": "relations",
     "Neighbour": "relations",
     "Relation": "relations",
     "SemanticStats": "relations",
+    "ContextRetriever": "retrieval",
     "SemanticMemory": "semantic",
     "BytePairTokenizer": "tokens",
     "HeuristicTokenizer": "tokens",

@@ -19,16 +19,22 @@ from .._pure.locks import new_rlock
 from ..stats import _Record
 from ._snapshot import read_snapshot, write_snapshot
 from .embedding import Vectors, unit_rows
+from .graph import HNSWIndex
 from .vectors import (
     FlatIndex,
-    HNSWIndex,
     Id,
     Match,
     check_ids,
     check_new,
 )
 
-__all__ = ["AutoIndex", "AutoIndexStats", "load_index"]
+__all__ = [
+    "AutoIndex",
+    "AutoIndexStats",
+    "index_from_state",
+    "index_state",
+    "load_index",
+]
 
 _MOST = 1 << 40
 # Older vectors that move with each that is stored or dropped.
@@ -264,6 +270,21 @@ class AutoIndex:
 _KINDS: dict[str, Any] = {cls.kind: cls for cls in (FlatIndex, HNSWIndex, AutoIndex)}
 
 
+def index_state(index: Any) -> tuple[str, dict[str, Any], list[Any]]:
+    """The kind of an index of ours, and what it is made of."""
+    if type(index) not in _KINDS.values():
+        raise TypeError(f"only an index of ctxpool's can be written, not {index!r}")
+    return (index.kind, *index._state())
+
+
+def index_from_state(
+    kind: str, meta: dict[str, Any], parts: list[bytearray]
+) -> FlatIndex | HNSWIndex | AutoIndex:
+    """The index that :func:`index_state` took apart."""
+    made: FlatIndex | HNSWIndex | AutoIndex = _KINDS[kind]._from_state(meta, parts)
+    return made
+
+
 def load_index(
     path: str | os.PathLike[str],
 ) -> FlatIndex | HNSWIndex | AutoIndex:
@@ -276,6 +297,4 @@ def load_index(
     ImportError
         It has a graph, and the extra ``vectors`` is not installed.
     """
-    kind, meta, parts = read_snapshot(path, *_KINDS)
-    made: FlatIndex | HNSWIndex | AutoIndex = _KINDS[kind]._from_state(meta, parts)
-    return made
+    return index_from_state(*read_snapshot(path, *_KINDS))
