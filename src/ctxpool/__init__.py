@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from .context.spill import SpillStore
     from .context.window import ContextWindow
     from .context.retrieval import ContextRetriever
+    from .context.retrieval import ContextRetriever
+    from .context.window import ContextWindow
     from .pools.manager import (
         ResourceManager,
         get_pooled_resource,
@@ -84,6 +86,9 @@ __all__ = [
     "ContextWindow",
     "ContextWindowStats",
     "ContextRetriever",
+    "ContextRetriever",
+    "ContextWindow",
+    "ContextWindowStats",
     "LRUCache",
     "LRUCacheStats",
     "LazyProxy",

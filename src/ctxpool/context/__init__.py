@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .extract import Extract, Span
     from .facts import Fact, Mention, extract_facts
     from .formats import from_anthropic, from_openai, to_anthropic, to_openai
-    from .graph import HNSWIndex
     from .group_value import GroupValue
     from .hits import Hit, RecallReport, Record, RetrieverStats
     from .importance import ImportanceModel
@@ -27,30 +26,18 @@ if TYPE_CHECKING:
     from .mmr import maximal_marginal_relevance
     from .overflow import OverflowChain, OverflowStrategy
     from .overflow_draft import OverflowDraft
-    from .overflow_report import (
-        OverflowAction,
-        OverflowProblem,
-        OverflowReport,
-        OverflowResult,
-    )
+    from .overflow_report import OverflowAction, OverflowProblem, OverflowReport, OverflowResult
     from .overflow_strategies import Compress, Evict, Spill
-    from .prompt_cache import BreakCost, CachedPrompt, CachePrices, PromptCache
+    from .prompt_cache import BreakCost, CachePrices, CachedPrompt, PromptCache
     from .relations import Entity, Neighbour, Relation, SemanticStats
     from .retrieval import ContextRetriever
     from .scoring import FEATURES, ScoredPieces
     from .semantic import SemanticMemory
     from .sentences import Piece
-    from .spill import Spilled, SpillStore
+    from .spill import SpillStore, Spilled
     from .summarise import Summarise
-    from .tokens import (
-        BytePairTokenizer,
-        HeuristicTokenizer,
-        TiktokenTokenizer,
-        TokenCounter,
-        Tokenizer,
-        load_tokenizer,
-    )
-    from .vectors import FlatIndex, VectorIndex
+    from .tokens import BytePairTokenizer, HeuristicTokenizer, TiktokenTokenizer, TokenCounter, Tokenizer, load_tokenizer
+    from .vectors import FlatIndex, HNSWIndex, VectorIndex
     from .window import ContextWindow
 
 __all__ = [
@@ -159,7 +146,7 @@ _homes = {
     "FlatIndex": "vectors",
     "Group": "messages",
     "GroupValue": "group_value",
-    "HNSWIndex": "graph",
+    "HNSWIndex": "vectors",
     "HashedEmbedder": "embedding",
     "HeuristicTokenizer": "tokens",
     "HierarchicalMemory": "memory",

@@ -108,6 +108,9 @@ class Database:
         def pragma(name: str) -> int:
             return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
+        connection.execute(
+            f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}"
+        )
         tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if tables == 0:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -129,9 +132,6 @@ class Database:
             )
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # what is deleted is zeroed
-        connection.execute(
-            f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}"
-        )
 
     def _current(self) -> sqlite3.Connection:
         if self._connection is None:

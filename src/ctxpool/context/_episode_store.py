@@ -271,13 +271,15 @@ class EpisodeStore:
         """Number, similarity, recency and importance of the *wanted* most similar;
         whether there may be more of them."""
         with self.current():
+            wanted = max(1, min(wanted, len(self.retention)))
             found = self.index.search(vector, wanted)
             near = [
                 (int(number), similar) for number, similar in found if similar > least
             ]
             recency, importance = self.retention.of([number for number, _ in near], now)
         figures = zip(near, recency.tolist(), importance.tolist(), strict=True)
-        return [(*pair, *rest) for pair, *rest in figures], len(near) == wanted
+        more = len(near) == wanted < len(self.retention)
+        return [(*pair, *rest) for pair, *rest in figures], more
 
     def read(self, connection: Connection, numbers: list[int]) -> dict[int, Episode]:
         """The episodes of those that are there, through the cache."""

@@ -157,6 +157,11 @@ class EpisodicMemory:
             durable=durable,
         )
 
+    @property
+    def index(self) -> VectorIndex:
+        """The vectors, by numbers of this memory's own. To be read, not changed."""
+        return self._store.index
+
     # --- remembering -----------------------------------------------------------------
 
     def remember(

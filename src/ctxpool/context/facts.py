@@ -194,7 +194,7 @@ _ASSIGNED = re.compile(r"(?P<owner>[A-Za-z_][\w.-]*) ?= ?(?P<object>[^= ].*)")
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+|;\s+")
 _CLAUSE = re.compile(
     r",? (?:but|so) |,? and (?=(?:I|my|our|he|she|it|we|the|they|you)\b)"
-    r"|, and "
+    r"|, and |: "
 )
 _OPENING = re.compile(
     r"(?:(?:actually|well|hi|hello|hey|ok|okay|so|and|but|also|yes|no|btw|by the way|"
@@ -221,6 +221,9 @@ _HEDGE = re.compile(
 _EMPTY = frozenset(
     ("it", "that", "this", "these", "those", "them", "there", "so", "one")
 )
+_PLACING = frozenset(
+    ("to", "not", "so", "very", "in", "on", "at", "under", "with", "for", "from", "of")
+)
 _SAID_BY_ME, _SAID, _VAGUE, _HEDGED = 0.95, 0.8, 0.6, 0.5
 _LONGEST_CLAUSE, _LONGEST_OBJECT = 400, 80  # what is longer tells a story, no fact
 
@@ -243,7 +246,7 @@ def _predicate(text: str) -> str:
 def _definite(text: str) -> bool:
     """Whether what something "is" is a thing or a state, and not what it is doing."""
     first, words = text.partition(" ")[0], text.count(" ") + 1
-    if first.endswith("ing") or first in ("to", "not", "so", "very", "in", "on", "at"):
+    if first.endswith("ing") or first in _PLACING:
         return False
     return words <= 3 or first in ("a", "an", "the", "my", "our") or not first.islower()
 
