@@ -62,10 +62,8 @@ if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
     from .context.messages import Message
     from .context.overflow import OverflowChain
+    from .context.retrieval import ContextRetriever
     from .context.spill import SpillStore
-    from .context.window import ContextWindow
-    from .context.retrieval import ContextRetriever
-    from .context.retrieval import ContextRetriever
     from .context.window import ContextWindow
     from .pools.manager import (
         ResourceManager,
@@ -83,9 +81,6 @@ __all__ = [
     "BlockPoolStats",
     "Cache",
     "CachedFunction",
-    "ContextWindow",
-    "ContextWindowStats",
-    "ContextRetriever",
     "ContextRetriever",
     "ContextWindow",
     "ContextWindowStats",

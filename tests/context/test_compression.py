@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ctxpool.context import AdaptiveCompressor, HeuristicTokenizer, Message
 from ctxpool.context.compression import Compressed
-from ctxpool.context.facts import retention, states
+from ctxpool.context.fact_retention import retention, states
 
 count = HeuristicTokenizer().count
 NOTE = (

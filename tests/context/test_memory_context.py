@@ -1,4 +1,4 @@
-"""What a HierarchicalMemory would send, where its window holds no originals any more."""
+"""What a HierarchicalMemory would send where its window holds no originals."""
 
 import pytest
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .extract import Extract, Span
     from .facts import Fact, Mention, extract_facts
     from .formats import from_anthropic, from_openai, to_anthropic, to_openai
+    from .graph import HNSWIndex
     from .group_value import GroupValue
     from .hits import Hit, RecallReport, Record, RetrieverStats
     from .importance import ImportanceModel
@@ -26,18 +27,30 @@ if TYPE_CHECKING:
     from .mmr import maximal_marginal_relevance
     from .overflow import OverflowChain, OverflowStrategy
     from .overflow_draft import OverflowDraft
-    from .overflow_report import OverflowAction, OverflowProblem, OverflowReport, OverflowResult
+    from .overflow_report import (
+        OverflowAction,
+        OverflowProblem,
+        OverflowReport,
+        OverflowResult,
+    )
     from .overflow_strategies import Compress, Evict, Spill
-    from .prompt_cache import BreakCost, CachePrices, CachedPrompt, PromptCache
+    from .prompt_cache import BreakCost, CachedPrompt, CachePrices, PromptCache
     from .relations import Entity, Neighbour, Relation, SemanticStats
     from .retrieval import ContextRetriever
     from .scoring import FEATURES, ScoredPieces
     from .semantic import SemanticMemory
     from .sentences import Piece
-    from .spill import SpillStore, Spilled
+    from .spill import Spilled, SpillStore
     from .summarise import Summarise
-    from .tokens import BytePairTokenizer, HeuristicTokenizer, TiktokenTokenizer, TokenCounter, Tokenizer, load_tokenizer
-    from .vectors import FlatIndex, HNSWIndex, VectorIndex
+    from .tokens import (
+        BytePairTokenizer,
+        HeuristicTokenizer,
+        TiktokenTokenizer,
+        TokenCounter,
+        Tokenizer,
+        load_tokenizer,
+    )
+    from .vectors import FlatIndex, VectorIndex
     from .window import ContextWindow
 
 __all__ = [
@@ -146,7 +159,7 @@ _homes = {
     "FlatIndex": "vectors",
     "Group": "messages",
     "GroupValue": "group_value",
-    "HNSWIndex": "vectors",
+    "HNSWIndex": "graph",
     "HashedEmbedder": "embedding",
     "HeuristicTokenizer": "tokens",
     "HierarchicalMemory": "memory",
