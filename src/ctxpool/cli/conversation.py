@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .. import lru_cache
 from ..context.messages import Message, ToolCall
 from .errors import UsageError
 
@@ -19,6 +20,7 @@ __all__ = [
     "found",
     "read",
     "read_facts",
+    "time_of",
     "turns",
 ]
 
@@ -166,6 +168,7 @@ def found(answers: Sequence[str], text: str) -> bool:
     )
 
 
+@lru_cache(maxsize=8192)  # the same messages are searched for every question
 def _plain(text: str) -> str:
     return re.sub(r"(?<=\d),(?=\d{3})", "", " ".join(text.casefold().split()))
 
