@@ -43,8 +43,8 @@ $(VENV)/.optional: $(VENV)/.made
 	tools/optional.sh $(py)
 	touch $@
 
-# The peers of the cache or of the pools, those of the extra that have a wheel here.
-$(VENV)/.bench-cache $(VENV)/.bench-pools: $(VENV)/.%: $(VENV)/.bench
+# The peers of the cache, the pools or the context memory, those of the extra that have a wheel here.
+$(VENV)/.bench-cache $(VENV)/.bench-pools $(VENV)/.bench-context: $(VENV)/.%: $(VENV)/.bench
 	tools/optional.sh $(py) $*
 	touch $@
 
@@ -60,6 +60,11 @@ build: $(VENV)/.native ## the environment, with a native editable install
 run: build ## the main job on the standard library's sources; plot and JSON in out/
 	@mkdir -p out
 	CTXPOOL_NATIVE=1 $(py) -m ctxpool run --json out/run.json --plot out/run.png
+
+.PHONY: demo
+demo: build ## a long conversation through the context memory; plot and JSON in out/
+	@mkdir -p out
+	CTXPOOL_NATIVE=1 $(py) -m ctxpool chat --json out/chat.json --plot out/chat.png
 
 # --- tests ---------------------------------------------------------------------
 
@@ -138,6 +143,10 @@ bench-numpy: build $(VENV)/.bench ## NumPy's memory: the pool against glibc, tcm
 .PHONY: bench-pools
 bench-pools: build $(VENV)/.bench-pools ## the pools against their peers (10 minutes); JSON in out/, picture in docs/
 	$(py) bench/pools.py --json out/pools.json --plot $(if $(ARGS),out,docs)/pools.png $(ARGS)
+
+.PHONY: bench-context
+bench-context: build $(VENV)/.bench-context ## the context memory against its peers (15 minutes); JSON in out/, picture in docs/
+	$(py) bench/context.py --json out/context.json --plot $(if $(ARGS),out,docs)/context.png $(ARGS)
 
 .PHONY: bars
 bars: build $(VENV)/.bench ## each promised ratio, measured: PASS or MISS
