@@ -336,18 +336,18 @@ class ContextWindow:
             tokens, nbytes = self._mark(self._low_water)
             least = ledger.least()
             overlap = min(ledger.fixed_tokens + self._overlap, self._limit)
-            at, opener = ledger.cut(max(tokens, overlap, least[0]))
+            at, opener = ledger.cut(max(tokens, overlap, least[0]), sending=False)
             if self._max_bytes is not None:
                 at, opener = ledger.cut_bytes(at, opener, max(nbytes, least[1]))
-            dropped = [entry.group() for entry in ledger.drop(at, opener)]
+            dropped = ledger.drop(at, opener)
             self._epoch += 1
             self._evictions += 1
-            self._evicted += sum(len(group.messages) for group in dropped)
+            self._evicted += sum(len(entry.messages) for entry in dropped)
             self._evicted_tokens += was - ledger.tokens
             if ledger.stable < was:
                 self._broke(was)
         if dropped and self._on_evict is not None:
-            self._on_evict(dropped)
+            self._on_evict([entry.group() for entry in dropped])
 
     def _reduce(self) -> None:
         """Have *overflow* make room."""
@@ -424,7 +424,7 @@ class ContextWindow:
             ledger = self._ledger
             if ledger.fixed_tokens > limit:
                 self._too_small(limit)
-            return ledger.prompt(*ledger.fits(limit))
+            return ledger.prompt(*ledger.cut(limit))
 
     def fits(self, budget: SupportsIndex) -> int:
         """From where on the window fits in *budget* tokens, with what is pinned: an
@@ -442,7 +442,7 @@ class ContextWindow:
             ledger = self._ledger
             if ledger.fixed_tokens > limit or limit < 0:
                 self._too_small(limit)
-            at = ledger.fits(limit)[0]
+            at = ledger.cut(limit)[0]
             head = len(ledger.head_messages)
             if at == len(ledger.tail):
                 return head + len(ledger.messages)
