@@ -22,8 +22,9 @@ class Overflow(Protocol):
     ) -> Any:
         """An object whose ``groups`` are to take the place of *groups*.
 
-        Groups that are pinned must be among them. The last of *groups* may hold calls
-        that wait for their results; it is pinned then.
+        Groups that are pinned must be among them; so are those whose calls wait for
+        results. What stands ahead of the first message of a user is held and not sent,
+        system messages excepted: let a summary be either of the two.
         """
 
 

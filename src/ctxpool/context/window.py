@@ -96,8 +96,10 @@ class ContextWindow:
     is not used; should the window be over its limit, the oldest go.
 
     **Thread-safety**: each call is atomic. While *overflow* works, others may add; if
-    they overrun the limit, the oldest messages go. A forked child has its own window.
-    Windows can be pickled if their tokenizer and callbacks can.
+    they overrun the limit, the oldest messages go, and its work was in vain: leave room
+    between *high_water* and the limit. A finalizer or a signal handler must not use a
+    window that its own thread is just using. A forked child has its own window. Windows
+    can be pickled if their tokenizer and callbacks can.
 
     Examples
     --------
@@ -342,6 +344,12 @@ class ContextWindow:
         assert self._overflow is not None
         result = self._overflow.reduce(groups, self._limit, self._count)
         made, gone = rebuilt(groups, was, list(result.groups), self._cost, strict)
+        least = made.least()[0]
+        if least > self._limit:
+            raise BudgetExceededError(
+                f"overflow returned {least} tokens that can't be dropped, and the "
+                f"window's limit is {self._limit}"
+            )
         with self._lock:
             if epoch != self._epoch:
                 return
@@ -517,6 +525,7 @@ class ContextWindow:
         with self._lock:
             names = [name for name in ContextWindow.__slots__ if name not in own]
             state = {name: getattr(self, name) for name in names}
+            state.update(getattr(self, "__dict__", {}))  # of a subclass
             return {**state, "_ledger": self._ledger.copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
