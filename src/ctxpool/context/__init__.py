@@ -9,41 +9,35 @@ if TYPE_CHECKING:
     from .compression import AdaptiveCompressor, Compressed
     from .counting import MessageCounter
     from .extract import Extract, Span
+    from .formats import from_anthropic, from_openai, to_anthropic, to_openai
     from .group_value import GroupValue
     from .importance import ImportanceModel
+    from .langchain import from_langchain, to_langchain
     from .messages import Group, Message, ToolCall
     from .overflow import OverflowChain, OverflowStrategy
     from .overflow_draft import OverflowDraft
-    from .overflow_report import (
-        OverflowAction,
-        OverflowProblem,
-        OverflowReport,
-        OverflowResult,
-    )
+    from .overflow_report import OverflowAction, OverflowProblem, OverflowReport, OverflowResult
     from .overflow_strategies import Compress, Evict, Spill
+    from .prompt_cache import BreakCost, CachePrices, CachedPrompt, PromptCache
     from .scoring import FEATURES, ScoredPieces
     from .sentences import Piece
-    from .spill import Spilled, SpillStore
+    from .spill import SpillStore, Spilled
     from .summarise import Summarise
-    from .tokens import (
-        BytePairTokenizer,
-        HeuristicTokenizer,
-        TiktokenTokenizer,
-        TokenCounter,
-        Tokenizer,
-        load_tokenizer,
-    )
+    from .tokens import BytePairTokenizer, HeuristicTokenizer, TiktokenTokenizer, TokenCounter, Tokenizer, load_tokenizer
     from .window import ContextWindow
 
 __all__ = [
-    "FEATURES",
     "AdaptiveCompressor",
+    "BreakCost",
     "BytePairTokenizer",
+    "CachePrices",
+    "CachedPrompt",
     "Compress",
     "Compressed",
     "ContextWindow",
     "Evict",
     "Extract",
+    "FEATURES",
     "Group",
     "GroupValue",
     "HeuristicTokenizer",
@@ -58,6 +52,7 @@ __all__ = [
     "OverflowResult",
     "OverflowStrategy",
     "Piece",
+    "PromptCache",
     "ScoredPieces",
     "Span",
     "Spill",
@@ -68,11 +63,20 @@ __all__ = [
     "TokenCounter",
     "Tokenizer",
     "ToolCall",
+    "from_anthropic",
+    "from_langchain",
+    "from_openai",
     "load_tokenizer",
+    "to_anthropic",
+    "to_langchain",
+    "to_openai",
 ]
 _homes = {
     "AdaptiveCompressor": "compression",
+    "BreakCost": "prompt_cache",
     "BytePairTokenizer": "tokens",
+    "CachePrices": "prompt_cache",
+    "CachedPrompt": "prompt_cache",
     "Compress": "overflow_strategies",
     "Compressed": "compression",
     "ContextWindow": "window",
@@ -93,6 +97,7 @@ _homes = {
     "OverflowResult": "overflow_report",
     "OverflowStrategy": "overflow",
     "Piece": "sentences",
+    "PromptCache": "prompt_cache",
     "ScoredPieces": "scoring",
     "Span": "extract",
     "Spill": "overflow_strategies",
@@ -103,7 +108,13 @@ _homes = {
     "TokenCounter": "tokens",
     "Tokenizer": "tokens",
     "ToolCall": "messages",
+    "from_anthropic": "formats",
+    "from_langchain": "langchain",
+    "from_openai": "formats",
     "load_tokenizer": "tokens",
+    "to_anthropic": "formats",
+    "to_langchain": "langchain",
+    "to_openai": "formats",
 }
 
 
