@@ -22,7 +22,7 @@ _LINE = re.compile(
     r"|(?P<list>(?:[-*+•]|\d{1,3}[.)])[ \t]))"
 )
 _LOWER = re.compile(r"[a-z]")
-_SHORTEST = 4  # characters before a mark that make a sentence; "1." makes none
+_SHORTEST = 3  # characters before a mark that make a sentence; "1." makes none
 _WORD_BEFORE = 12  # characters looked at for an abbreviation
 _WRAPPED = 50  # characters: a shorter line was ended by its writer, not by a margin
 LONGEST = 320
