@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import re
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -296,6 +298,25 @@ def test_a_summarizer_that_hangs(kind, way):
         release.set()
     assert "raised TimeoutError" in str(result.report.problems[0])
     assert result.report.after <= 700
+
+
+HANGING = """
+import threading
+from ctxpool.context import Group, Message, OverflowChain, Summarise
+def hang(messages, tokens):
+    threading.Event().wait()
+window = [Group((Message("user", f"Fact {n}. " * 40),), 100) for n in range(10)]
+chain = OverflowChain([Summarise(hang, timeout=0.05)])
+print(chain.reduce(window, 1000, lambda m: len(m.text) // 4).report.problems[0].text)
+"""
+
+
+def test_a_summarizer_that_hangs_does_not_hold_up_the_end():
+    child = subprocess.run(
+        [sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=60
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    assert "raised TimeoutError" in child.stdout
 
 
 def test_what_is_cancelled_changes_nothing_but_the_store():

@@ -14,7 +14,7 @@ __all__ = ["GroupValue", "identifiers", "later_uses"]
 _WORD = re.compile(r"[\w@#][\w./:@#]*\w")
 _TELLING = re.compile(r"[\d_/@#]|\w[.:]\w|[a-z][A-Z]")
 _MOST = 64  # of a message
-_known: LRUCache[tuple[str, int], frozenset[str]] = LRUCache(2048)
+_known: LRUCache[tuple[str, int], frozenset[str]] = LRUCache(8192)
 
 _BY_ROLE = {"system": 1.0, "user": 0.6, "assistant": 0.4, "tool": 0.2}
 _OF_A_SUMMARY = 0.8
@@ -28,7 +28,9 @@ def identifiers(message: Message) -> frozenset[str]:
     found: frozenset[str] | None = _known.get(key)
     if found is None:
         first: dict[str, None] = {}
-        for word in _WORD.findall(text):
+        for word in dict.fromkeys(_WORD.findall(text)):
+            if word.isalpha() and word[1:].islower():
+                continue  # as most are
             if len(word) > 2 and _TELLING.search(word):
                 first[word] = None
                 if len(first) == _MOST:
