@@ -2,19 +2,19 @@
 
 Contenders answer the same query one after the other, the order rotating with each; a
 ratio is the median of the queries' own ratios. "linear" is the usual loop over vectors
-in Python with the usual function, cosine_similarity(a, b) by NumPy; "linear, dot" spares
-the lengths; "numpy sort" is one product of all, by as many threads as BLAS likes, and a
-full sort. Vectors are drawn in clusters, with a fixed seed; recall is against comparing
-with all. The first query is not counted.
+in Python with the usual function, cosine_similarity(a, b) by NumPy; "linear, dot" does
+without the lengths; "numpy sort" is one product of all, by as many threads as BLAS
+likes, and a full sort. Vectors are drawn in clusters, with a fixed seed; recall is
+against comparing with all. The first query is not counted.
 
 Relevance is that of bench/data/notes.json: notes as an agent keeps them, and questions
 in other words, each with its one right note, all written by hand.
 
-Where we lose: against a loop that spares the lengths comparing with all is some ten
-times as fast, and not fifteen; the graph is. On a machine with processors to spare BLAS
-by two threads is faster than our one. The graph's build takes a hundred times as long as the array's. Hashed
-words find no paraphrase, and BM25 on the same words finds a little more than they do.
-A sentence model finds nearly all, and takes a hundred times as long for a text.
+Where we lose: a loop without the lengths takes ten times as long as comparing with all,
+not fifteen, up to some thousand vectors. On a machine with processors to spare BLAS by
+two threads is faster than our one. The graph's build takes a hundred times as long as
+the array's. Hashed words find no paraphrase, and BM25 orders what it finds a little
+better. A sentence model finds nearly all, and takes a hundred times as long for a text.
 """
 
 import importlib
