@@ -545,9 +545,10 @@ def test_saved_and_opened(tmp_path):
     assert opened.add(["more"]) == held.add(["more"])
     with pytest.raises(StoreError, match="made with the embedder 'hashed-1-768-3-5'"):
         ContextRetriever.open(path, HashedEmbedder(64))
-    held.update("a", metadata={"x": {1}})
-    with pytest.raises(TypeError, match="metadata of 'a' can't be written"):
-        held.save(path)
+    for lost in ({"x": {1}}, {"x": (1,)}, {1: "x"}, {"x": float("nan")}):
+        held.update("a", metadata=lost)
+        with pytest.raises(TypeError, match="metadata of 'a' can't be written"):
+            held.save(path)
     assert len(ContextRetriever.open(path)) == 3
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(StoreError, match="damaged"):

@@ -257,7 +257,7 @@ def test_auto_without_the_extra(monkeypatch):
 
 
 def test_graph_without_the_extra(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "usearch.index", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "ctxpool\[vectors\]"'):
         HNSWIndex(2)
 

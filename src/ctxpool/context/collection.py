@@ -219,12 +219,7 @@ class TextCollection:
             free = self._next
         rows = []
         for record in records:
-            try:
-                info = json.dumps(dict(record.metadata))
-            except (TypeError, ValueError) as error:
-                raise TypeError(
-                    f"the metadata of {record.id!r} can't be written: {error}"
-                ) from error
+            info = _json(record)
             rows.append(
                 [record.id, record.text, info, record.importance, record.timestamp]
             )
@@ -259,3 +254,16 @@ class TextCollection:
 
 def _info(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return MappingProxyType(dict(metadata or {}))
+
+
+def _json(record: Record) -> str:
+    """Metadata as text that gives the very same back; no tuples, no keys but str."""
+    info = dict(record.metadata)
+    try:
+        made = json.dumps(info)
+        if json.loads(made) == info:
+            return made
+        reason = "it would come back as something else"
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = str(error)
+    raise TypeError(f"the metadata of {record.id!r} can't be written as JSON: {reason}")
