@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .episodes import Consolidation, Episode, EpisodicStats, Recollection
     from .episodic import EpisodicMemory
     from .facts import Fact, Mention, extract_facts
+    from .graph import HNSWIndex
     from .hits import Hit, RecallReport, Record, RetrieverStats
     from .memories import HierarchicalMemoryStats, Memory, MemoryContext
     from .memory import HierarchicalMemory
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         Tokenizer,
         load_tokenizer,
     )
-    from .vectors import FlatIndex, HNSWIndex, VectorIndex
+    from .vectors import FlatIndex, VectorIndex
     from .window import ContextWindow
 
 __all__ = [
@@ -97,6 +98,7 @@ _homes = {
     "Fact": "facts",
     "Mention": "facts",
     "extract_facts": "facts",
+    "HNSWIndex": "graph",
     "Hit": "hits",
     "RecallReport": "hits",
     "Record": "hits",
@@ -122,7 +124,6 @@ _homes = {
     "Tokenizer": "tokens",
     "load_tokenizer": "tokens",
     "FlatIndex": "vectors",
-    "HNSWIndex": "vectors",
     "VectorIndex": "vectors",
     "ContextWindow": "window",
 }
