@@ -57,8 +57,11 @@ from .stats import (
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .context.episodic import EpisodicMemory
+    from .context.memory import HierarchicalMemory
     from .context.messages import Message
     from .context.retrieval import ContextRetriever
+    from .context.semantic import SemanticMemory
     from .context.window import ContextWindow
     from .pools.manager import (
         ResourceManager,
@@ -79,6 +82,8 @@ __all__ = [
     "ContextRetriever",
     "ContextWindow",
     "ContextWindowStats",
+    "EpisodicMemory",
+    "HierarchicalMemory",
     "LRUCache",
     "LRUCacheStats",
     "LazyProxy",
@@ -93,6 +98,7 @@ __all__ = [
     "ObjectPoolStats",
     "PooledObject",
     "ResourceManager",
+    "SemanticMemory",
     "SharedBlock",
     "SharedBlockPool",
     "SharedPoolStats",
@@ -121,6 +127,9 @@ _LAZY = {
     "pooled_resource": "pools.manager",
     "register_resource_type": "pools.manager",
     "ContextRetriever": "context.retrieval",
+    "EpisodicMemory": "context.episodic",
+    "HierarchicalMemory": "context.memory",
+    "SemanticMemory": "context.semantic",
     "MemoryPool": "pools.sized",
     "NumpyPool": "pools.numpy",
     "ContextWindow": "context.window",

@@ -57,7 +57,7 @@ class Graph:
     def read(self) -> Iterator[Connection]:
         """The connection, and caches that are what the file has."""
         with self.database.read() as connection:
-            if self.database.moved():
+            if self.database.moved(connection):
                 self.drop_all()
             yield connection
 
@@ -65,7 +65,7 @@ class Graph:
     def write(self) -> Iterator[Connection]:
         """A transaction, likewise."""
         with self.database.write() as connection:
-            if self.database.moved():
+            if self.database.moved(connection):
                 self.drop_all()
             yield connection
 
@@ -82,6 +82,7 @@ class Graph:
     def id(self, connection: Connection, name: str) -> int | None:
         """The entity of this name or alias."""
         if type(name) is not str:
+            fold(name)
             name = str.__str__(name)  # a subclass's __eq__ has no place under a lock
         number: int | None = self._ids.get(name)
         if number is None:

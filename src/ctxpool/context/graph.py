@@ -134,7 +134,7 @@ class HNSWIndex(BaseIndex):
         for key in keys:
             del self._ids[key]
             self._graph.remove(key)
-        if not self._ids:
+        if keys and not self._ids:
             self._graph = self._made()  # a graph of nothing but gaps finds no more
 
     def search(
