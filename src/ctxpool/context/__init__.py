@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from .episodes import Consolidation, Episode, EpisodicStats, Recollection
     from .episodic import EpisodicMemory
     from .facts import Fact, Mention, extract_facts
+    from .formats import from_anthropic, from_openai, to_anthropic, to_openai
     from .graph import HNSWIndex
     from .hits import Hit, RecallReport, Record, RetrieverStats
+    from .langchain import from_langchain, to_langchain
     from .memories import HierarchicalMemoryStats, Memory, MemoryContext
     from .memory import HierarchicalMemory
     from .messages import Group, Message, ToolCall
     from .mmr import maximal_marginal_relevance
+    from .prompt_cache import BreakCost, CachedPrompt, CachePrices, PromptCache
     from .relations import Entity, Neighbour, Relation, SemanticStats
     from .retrieval import ContextRetriever
     from .semantic import SemanticMemory
@@ -36,8 +39,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AutoIndex",
     "AutoIndexStats",
+    "BreakCost",
     "BytePairTokenizer",
+    "CachePrices",
     "CachedEmbedder",
+    "CachedPrompt",
     "CallableEmbedder",
     "Consolidation",
     "ContextRetriever",
@@ -62,6 +68,7 @@ __all__ = [
     "Message",
     "MessageCounter",
     "Neighbour",
+    "PromptCache",
     "RecallReport",
     "Recollection",
     "Record",
@@ -76,9 +83,15 @@ __all__ = [
     "ToolCall",
     "VectorIndex",
     "extract_facts",
+    "from_anthropic",
+    "from_langchain",
+    "from_openai",
     "load_index",
     "load_tokenizer",
     "maximal_marginal_relevance",
+    "to_anthropic",
+    "to_langchain",
+    "to_openai",
 ]
 _homes = {
     "AutoIndex": "auto_index",
@@ -98,11 +111,17 @@ _homes = {
     "Fact": "facts",
     "Mention": "facts",
     "extract_facts": "facts",
+    "from_anthropic": "formats",
+    "from_openai": "formats",
+    "to_anthropic": "formats",
+    "to_openai": "formats",
     "HNSWIndex": "graph",
     "Hit": "hits",
     "RecallReport": "hits",
     "Record": "hits",
     "RetrieverStats": "hits",
+    "from_langchain": "langchain",
+    "to_langchain": "langchain",
     "HierarchicalMemoryStats": "memories",
     "Memory": "memories",
     "MemoryContext": "memories",
@@ -111,6 +130,10 @@ _homes = {
     "Message": "messages",
     "ToolCall": "messages",
     "maximal_marginal_relevance": "mmr",
+    "BreakCost": "prompt_cache",
+    "CachePrices": "prompt_cache",
+    "CachedPrompt": "prompt_cache",
+    "PromptCache": "prompt_cache",
     "Entity": "relations",
     "Neighbour": "relations",
     "Relation": "relations",

@@ -25,25 +25,43 @@ from .messages import Group, Message
 __all__ = ["Entry", "Ledger"]
 
 
-class Entry:
-    """A group that may still grow."""
+_NONE: set[str] = set()  # of all entries without calls; never added to
 
-    __slots__ = ("messages", "nbytes", "number", "pinned", "role", "tokens", "waiting")
+
+class Entry:
+    """A group that may still grow.
+
+    Attributes
+    ----------
+    fixed : bool
+        Never cut away: pinned, or a system message, such as an old summary.
+    number : int
+        In the tail; -1 in the head.
+    waiting : set of str
+        The calls without a result: with any, it is no whole group.
+    """
+
+    __slots__ = (
+        "fixed",
+        "messages",
+        "nbytes",
+        "number",
+        "pinned",
+        "role",
+        "tokens",
+        "waiting",
+    )
 
     def __init__(self, message: Message, tokens: int, nbytes: int, pinned: bool):
         self.messages = [message]
         self.tokens = tokens
         self.nbytes = nbytes
         self.pinned = pinned
-        self.role = message.role
-        # The calls without a result: a message with unanswered calls is no whole group.
-        self.waiting = {call.id for call in message.tool_calls}
-        self.number = -1  # in the tail
-
-    @property
-    def fixed(self) -> bool:
-        """Never cut away: pinned, or a system message, such as an old summary."""
-        return self.pinned or self.role == "system"
+        self.role = role = message.role
+        self.fixed = pinned or role == "system"
+        calls = message.tool_calls
+        self.waiting = {call.id for call in calls} if calls else _NONE
+        self.number = -1
 
     def group(self, pinned: bool = False) -> Group:
         return Group(tuple(self.messages), self.tokens, self.pinned or pinned)
@@ -51,6 +69,7 @@ class Entry:
     def copy(self) -> Entry:
         made = Entry.__new__(Entry)
         made.messages, made.waiting = self.messages.copy(), self.waiting.copy()
+        made.fixed = self.fixed
         made.tokens, made.nbytes = self.tokens, self.nbytes
         made.pinned, made.role, made.number = self.pinned, self.role, self.number
         return made
@@ -73,7 +92,8 @@ class Ledger:
         self.messages_base = 0
         self.waiting: dict[str, Entry] = {}  # by the id of a call without a result
         self.open: dict[Entry, None] = {}  # entries with such calls
-        self.total = 0
+        self.total = 0  # of all that were ever added and not fixed
+        self.tokens = 0  # of all entries
         self.fixed_tokens = 0
         self.nbytes = 0
         self.fixed_bytes = 0
@@ -81,12 +101,6 @@ class Ledger:
         self.stable = 0
 
     # -- what there is ------------------------------------------------------------
-
-    @property
-    def tokens(self) -> int:
-        """Of all entries."""
-        sums = self.sums
-        return self.fixed_tokens + (self.total - sums[0] if sums else 0)
 
     def entries(self) -> list[Entry]:
         return self.head + self.tail
@@ -127,7 +141,7 @@ class Ledger:
         self, message: Message, tokens: int, nbytes: int, pinned: bool
     ) -> tuple[int, int]:
         """What :meth:`least` will be when *message* is added."""
-        home = self.home(message)
+        home = self.home(message) if message.role == "tool" else None
         if home is None and not pinned and message.role != "system":
             opener = None
             if message.role != "user":
@@ -143,10 +157,8 @@ class Ledger:
 
     # -- adding -------------------------------------------------------------------
 
-    def home(self, message: Message) -> Entry | None:
-        """The entry that *message*, a tool's result, belongs to; None for others."""
-        if message.role != "tool":
-            return None
+    def home(self, message: Message) -> Entry:
+        """The entry that *message*, a tool's result, belongs to."""
         entry = self.waiting.get(message.tool_call_id)
         if entry is None:
             raise UnknownToolCallError(
@@ -160,37 +172,39 @@ class Ledger:
     ) -> None:
         """Add *message* as the newest, a tool's result to its call. Amortised O(1), a
         result that comes late O(entries)."""
-        home = self.home(message)
-        if home is not None:
-            self._answer(home, message, tokens, nbytes)
+        role = message.role
+        if role == "tool":
+            self._answer(self.home(message), message, tokens, nbytes)
             return
-        entry = Entry(message, tokens, nbytes, pinned)
-        if pinned and self.users_first and entry.role in ("assistant", "tool"):
+        if pinned and role == "assistant" and self.users_first:
             self._pin_opener()
+        tail = self.tail
         self.stable = self.tokens
-        last = self.last
+        last = tail[-1] if tail else self.last
         if last is not None and last.waiting:
             # Its calls were not answered in time: it is withheld until they are.
             self.stable = self._ahead_of(last)
-        if entry.fixed and not self.tail:
+        entry = Entry(message, tokens, nbytes, pinned)
+        if entry.fixed and not tail:
             self.head.append(entry)
             self.head_messages.append(message)
         else:
-            entry.number = self.base + len(self.tail)
-            self.tail.append(entry)
+            entry.number = number = self.base + len(tail)
+            tail.append(entry)
             self.sums.append(self.total)
             self.starts.append(self.messages_base + len(self.messages))
             self.messages.append(message)
-            if entry.role == "user":
-                self.turns.append(entry.number)
+            if role == "user":
+                self.turns.append(number)
             if entry.fixed:
-                self.fixed.append(entry.number)
+                self.fixed.append(number)
         self._account(entry, tokens, nbytes)
         if entry.waiting:
             self.open[entry] = None
             self.waiting.update(dict.fromkeys(entry.waiting, entry))
 
     def _account(self, entry: Entry, tokens: int, nbytes: int) -> None:
+        self.tokens += tokens
         self.nbytes += nbytes
         if entry.fixed:
             self.fixed_tokens += tokens
@@ -239,7 +253,7 @@ class Ledger:
         number = self.turns[-1]
         at = number - self.base
         entry = self.tail[at]
-        entry.pinned = True
+        entry.pinned = entry.fixed = True
         self.fixed.insert(bisect_left(self.fixed, number), number)
         self.total -= entry.tokens
         self.fixed_tokens += entry.tokens
@@ -257,33 +271,31 @@ class Ledger:
 
     # -- cutting ------------------------------------------------------------------
 
-    def cut(self, tokens: int) -> tuple[int, int]:
+    def cut(self, tokens: int, sending: bool = True) -> tuple[int, int]:
         """From where on the tail fits in *tokens* with all that is fixed: the index of
         an entry, and that of its turn's opener where it must be put ahead of it, or -1.
-        O(log n)."""
+        Nothing can be sent as long as none but assistants have spoken. O(log n)."""
         sums = self.sums
         least = self.total + self.fixed_tokens - tokens
         at = bisect_left(sums, least)
-        count = len(sums)
-        if not self.users_first or at == count:
+        if not self.users_first or at == len(sums):
             return at, -1
         turns, base = self.turns, self.base
-        turn = bisect_right(turns, base + at) - 1
-        if turn < 0:
-            return (turns[0] - base if turns and not self.opened() else at), -1
-        first = turns[turn] - base
+        turn = bisect_right(turns, base + at)
+        if turn == 0:  # ahead of the first turn
+            if not self.opened():
+                if turns:
+                    return turns[0] - base, -1
+                if sending:
+                    return len(sums), -1
+            return at, -1
+        first = turns[turn - 1] - base
         if first == at or self.tail[first].pinned:
             return at, -1
         # Within a turn: its opener goes along, if it leaves room for any of the rest.
-        at = bisect_left(sums, least + sums[first + 1] - sums[first], at)
-        end = turns[turn + 1] - base if turn + 1 < len(turns) else count
-        return (end, -1) if at >= end else (at, first)
-
-    def fits(self, tokens: int) -> tuple[int, int]:
-        """The cut for a prompt: as long as none but assistants have spoken, nothing."""
-        if self.users_first and not self.turns and not self.opened():
-            return len(self.tail), -1
-        return self.cut(tokens)
+        end = turns[turn] - base if turn < len(turns) else len(sums)
+        at = bisect_left(sums, least + sums[first + 1] - sums[first], at, end)
+        return (at, -1) if at == end else (at, first)
 
     def prompt(self, at: int, opener: int) -> list[Message]:
         """The messages that a cut leaves, without calls that wait for a result, but for
@@ -328,7 +340,7 @@ class Ledger:
             if at >= end or suffix[at] + more <= nbytes:
                 break
             left = self.fixed_tokens + self.total - self.sums[place]
-            at, opener = max((at, opener), self.cut(max(left, least)))
+            at, opener = max((at, opener), self.cut(max(left, least), False))
         return at, opener
 
     def drop(self, at: int, opener: int) -> list[Entry]:
@@ -348,6 +360,7 @@ class Ledger:
                 self.head_messages += entry.messages
             else:
                 dropped.append(entry)
+                self.tokens -= entry.tokens
                 self.nbytes -= entry.nbytes
                 self.open.pop(entry, None)
                 for call in entry.waiting:
@@ -383,7 +396,7 @@ class Ledger:
         made.tail = [entry.copy() for entry in self.tail]
         for name in ("head_messages", "messages", "sums", "starts", "turns", "fixed"):
             setattr(made, name, getattr(self, name).copy())
-        for name in ("base", "messages_base", "total", "nbytes", "stable"):
+        for name in ("base", "messages_base", "total", "tokens", "nbytes", "stable"):
             setattr(made, name, getattr(self, name))
         made.fixed_tokens, made.fixed_bytes = self.fixed_tokens, self.fixed_bytes
         mine = dict(zip(map(id, self.entries()), made.entries(), strict=True))
@@ -412,6 +425,7 @@ class Ledger:
         assert [m for e in self.head for m in e.messages] == self.head_messages
         entries = self.entries()
         assert sum(e.tokens for e in entries if e.fixed) == self.fixed_tokens
+        assert sum(e.tokens for e in entries) == self.tokens
         assert sum(e.nbytes for e in entries) == self.nbytes
         assert sum(e.nbytes for e in entries if e.fixed) == self.fixed_bytes
         assert set(self.open) == {entry for entry in entries if entry.waiting}

@@ -122,7 +122,7 @@ class ContextWindow:
     ...     window.append(Message("user", f"What is {n} plus {n}?"))
     ...     window.append(Message("assistant", f"{2 * n}"))
     >>> window.tokens, [message.content for message in window.messages()]
-    (44, ['Answer in one word.', 'What is 4 plus 4?', '8', 'What is 5 plus 5?', '10'])
+    (43, ['Answer in one word.', 'What is 4 plus 4?', '8', 'What is 5 plus 5?', '10'])
     >>> [message.content for message in window.messages(budget=30)]
     ['Answer in one word.', 'What is 5 plus 5?', '10']
     """
@@ -226,7 +226,13 @@ class ContextWindow:
         UnknownToolCallError
             It is the result of no call that waits for one. Nothing was changed.
         """
-        self._add([(message, self._count(message), self._bytes_of(message))], pinned)
+        tokens = self._count(message)
+        nbytes = 0 if self._max_bytes is None else _nbytes(message)
+        with self._lock:
+            self._add(message, tokens, nbytes, pinned)
+            over = self._over(self._high_water)
+        if over:
+            self._make_room()
 
     def extend(self, messages: Iterable[Message], *, pinned: bool = False) -> None:
         """Add messages in their order: all, or none if one of them can't be added.
@@ -237,33 +243,23 @@ class ContextWindow:
             (message, self._count(message), self._bytes_of(message))
             for message in messages
         ]
-        if counted:
-            self._add(counted, pinned)
-
-    def _bytes_of(self, message: Message) -> int:
-        return 0 if self._max_bytes is None else _nbytes(message)
-
-    def _add(self, counted: list[tuple[Message, int, int]], pinned: bool) -> None:
         with self._lock:
-            ledger, sunk = self._ledger, self._sunk
-            if len(counted) > 1:
-                self._ledger, before = ledger.copy(), ledger
-                try:
-                    for message, tokens, nbytes in counted:
-                        self._add_one(message, tokens, nbytes, pinned)
-                except BaseException:
-                    self._ledger, self._sunk = before, sunk
-                    raise
-            else:
-                self._add_one(*counted[0], pinned)
-            self._appended += len(counted)
+            before = self._ledger, self._sunk, self._appended
+            self._ledger = self._ledger.copy()
+            try:
+                for message, tokens, nbytes in counted:
+                    self._add(message, tokens, nbytes, pinned)
+            except BaseException:
+                self._ledger, self._sunk, self._appended = before
+                raise
             over = self._over(self._high_water)
         if over:
             self._make_room()
 
-    def _add_one(
-        self, message: Message, tokens: int, nbytes: int, pinned: bool
-    ) -> None:
+    def _bytes_of(self, message: Message) -> int:
+        return 0 if self._max_bytes is None else _nbytes(message)
+
+    def _add(self, message: Message, tokens: int, nbytes: int, pinned: bool) -> None:
         ledger, sunk, role = self._ledger, self._sunk, message.role
         if role == "system":
             pinned = True
@@ -286,6 +282,7 @@ class ContextWindow:
                 )
         ledger.add(message, tokens, nbytes, pinned)
         self._sunk = sunk
+        self._appended += 1
         if role == "tool" or (pinned and role == "assistant"):
             self._epoch += 1  # a group that was there has changed
         if ledger.stable < was:
@@ -339,18 +336,18 @@ class ContextWindow:
             tokens, nbytes = self._mark(self._low_water)
             least = ledger.least()
             overlap = min(ledger.fixed_tokens + self._overlap, self._limit)
-            at, opener = ledger.cut(max(tokens, overlap, least[0]))
+            at, opener = ledger.cut(max(tokens, overlap, least[0]), sending=False)
             if self._max_bytes is not None:
                 at, opener = ledger.cut_bytes(at, opener, max(nbytes, least[1]))
-            dropped = [entry.group() for entry in ledger.drop(at, opener)]
+            dropped = ledger.drop(at, opener)
             self._epoch += 1
             self._evictions += 1
-            self._evicted += sum(len(group.messages) for group in dropped)
+            self._evicted += sum(len(entry.messages) for entry in dropped)
             self._evicted_tokens += was - ledger.tokens
             if ledger.stable < was:
                 self._broke(was)
         if dropped and self._on_evict is not None:
-            self._on_evict(dropped)
+            self._on_evict([entry.group() for entry in dropped])
 
     def _reduce(self) -> None:
         """Have *overflow* make room."""
@@ -427,7 +424,7 @@ class ContextWindow:
             ledger = self._ledger
             if ledger.fixed_tokens > limit:
                 self._too_small(limit)
-            return ledger.prompt(*ledger.fits(limit))
+            return ledger.prompt(*ledger.cut(limit))
 
     def fits(self, budget: SupportsIndex) -> int:
         """From where on the window fits in *budget* tokens, with what is pinned: an
@@ -445,7 +442,7 @@ class ContextWindow:
             ledger = self._ledger
             if ledger.fixed_tokens > limit or limit < 0:
                 self._too_small(limit)
-            at = ledger.fits(limit)[0]
+            at = ledger.cut(limit)[0]
             head = len(ledger.head_messages)
             if at == len(ledger.tail):
                 return head + len(ledger.messages)
