@@ -60,10 +60,13 @@ from .stats import (
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .context.episodic import EpisodicMemory
+    from .context.memory import HierarchicalMemory
     from .context.messages import Message
     from .context.overflow import OverflowChain
     from .context.retrieval import ContextRetriever
     from .context.spill import SpillStore
+    from .context.semantic import SemanticMemory
     from .context.window import ContextWindow
     from .pools.manager import (
         ResourceManager,
@@ -84,6 +87,8 @@ __all__ = [
     "ContextRetriever",
     "ContextWindow",
     "ContextWindowStats",
+    "EpisodicMemory",
+    "HierarchicalMemory",
     "LRUCache",
     "LRUCacheStats",
     "LazyProxy",
@@ -99,6 +104,7 @@ __all__ = [
     "OverflowChain",
     "PooledObject",
     "ResourceManager",
+    "SemanticMemory",
     "SharedBlock",
     "SharedBlockPool",
     "SharedPoolStats",
@@ -129,6 +135,9 @@ _LAZY = {
     "pooled_resource": "pools.manager",
     "register_resource_type": "pools.manager",
     "ContextRetriever": "context.retrieval",
+    "EpisodicMemory": "context.episodic",
+    "HierarchicalMemory": "context.memory",
+    "SemanticMemory": "context.semantic",
     "MemoryPool": "pools.sized",
     "NumpyPool": "pools.numpy",
     "OverflowChain": "context.overflow",

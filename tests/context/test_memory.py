@@ -1,6 +1,7 @@
 """The three tiers together: one budget, one directory, one kill -9."""
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -254,7 +255,15 @@ def test_an_overflow_of_ones_own(tmp_path):
             self.groups = groups
             self.report = None
 
+    class Store:
+        deleted = ()
+
+        def delete(self, ids):
+            self.deleted = ids
+
     class Overflow:
+        store = Store()
+
         def reduce(self, groups, budget, count):
             from ctxpool.context import Group
 
@@ -270,6 +279,8 @@ def test_an_overflow_of_ones_own(tmp_path):
             memory.process_input(f"message number {n} with some words in it")
         held = memory.working.messages()
         assert any(message.sources for message in held)
+        memory.forget("nothing")
+        assert Overflow.store.deleted == {"nothing"}
         before = [(m.id, m.content, m.sources) for m in held]
     with HierarchicalMemory(path, **options) as memory:
         held = memory.working.messages()
@@ -392,6 +403,14 @@ def test_one_at_a_time(tmp_path):
         )
         assert "open in another process" in done.stdout, done.stderr
     HierarchicalMemory(path).close()
+
+
+def test_what_is_dropped_lets_go(tmp_path):
+    for _ in range(2):
+        memory = HierarchicalMemory(tmp_path / "m", embedder=Letters())
+        memory.process_input("hello")
+        del memory
+        gc.collect()
 
 
 def test_a_file_in_its_place(tmp_path):

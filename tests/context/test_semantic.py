@@ -302,7 +302,12 @@ def test_a_bad_extractor_changes_nothing():
         yield ("a", "is", "b")
         if text == "raise":
             raise ZeroDivisionError
-        yield {"bad": "x", "empty": ("", "is", "x"), "number": ("a", "is", 3)}[text]
+        yield {
+            "bad": "x",
+            "empty": ("", "is", "x"),
+            "number": ("a", "is", 3),
+            "sure": Fact("a", "is", "b", 2),
+        }[text]
 
     with SemanticMemory(extractor=works_first) as memory:
         for text, error in (
@@ -310,6 +315,7 @@ def test_a_bad_extractor_changes_nothing():
             ("bad", TypeError),
             ("empty", ValueError),
             ("number", TypeError),
+            ("sure", ValueError),
         ):
             with pytest.raises(error):
                 memory.learn(text)

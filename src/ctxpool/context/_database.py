@@ -194,14 +194,14 @@ class Database:
         if found != "ok":
             raise DamagedStoreError(f"{self.path!r} is damaged: {found}")
 
-    def moved(self) -> bool:
+    def moved(self, connection: sqlite3.Connection) -> bool:
         """Whether the file may hold what another connection wrote since this was last
-        asked, the first time included: what is kept in memory of it is then old."""
-        with self.read() as connection:
-            version = connection.execute("PRAGMA data_version").fetchone()[0]
-            # A forked child's connection counts on its own.
-            before, self._looked = self._looked, (connection, version)
-            return before != self._looked
+        asked, the first time included: what is kept in memory of it is then old.
+        For inside :meth:`read` and :meth:`write`."""
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        # A forked child's connection counts on its own.
+        before, self._looked = self._looked, (connection, version)
+        return before != self._looked
 
     def purge(self) -> bool:
         """Take what was deleted out of the journal, too; False while another process

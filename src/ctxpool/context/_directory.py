@@ -5,7 +5,7 @@ import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..errors import StoreError
 from ._snapshot import read_snapshot, write_snapshot
@@ -38,7 +38,7 @@ def write_manifest(path: Path, settings: Mapping[str, Any]) -> None:
     write_snapshot(path / MANIFEST, _KIND, settings, [])
 
 
-def _lock(file: IO[bytes]) -> None:
+def _lock(file: int) -> None:
     """Take the file, or raise BlockingIOError: at once, and for as long as it is open,
     so that a process that is killed leaves nothing locked."""
     try:
@@ -47,7 +47,7 @@ def _lock(file: IO[bytes]) -> None:
         import msvcrt
 
         try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
         except PermissionError as error:
             raise BlockingIOError(str(error)) from None
     else:
@@ -67,14 +67,14 @@ class Directory:
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # Kept open; nothing is ever written to it.
-            self._file: IO[bytes] | None = open(self.path / "lock", "ab")  # noqa: SIM115
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+            self._file: int | None = os.open(self.path / "lock", flags, 0o666)
         except OSError as error:
             raise StoreError(f"{str(path)!r} can't be used: {error}") from error
         try:
             _lock(self._file)
         except OSError as error:
-            self._file.close()
+            self.close()
             if isinstance(error, BlockingIOError):
                 raise StoreError(
                     f"{str(path)!r} is open in another process or memory"
@@ -99,4 +99,8 @@ class Directory:
         """Let others have it; a second time does nothing."""
         file, self._file = self._file, None
         if file is not None:
-            file.close()
+            os.close(file)
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", None) is not None:
+            self.close()

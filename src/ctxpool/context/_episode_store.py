@@ -115,7 +115,7 @@ class EpisodeStore:
         """The connection by this thread alone, and an index that holds what the file
         does."""
         with self.database.read() as connection:
-            if self.database.moved() or not self._whole:
+            if self.database.moved(connection) or not self._whole:
                 self._load(connection)
             yield connection
 
@@ -137,7 +137,9 @@ class EpisodeStore:
         """A transaction, in which memory is what the file is, uses included. They are
         to be taken for written when it is done."""
         with self.database.write() as connection:
-            if self.database.moved():  # between current() and the transaction's begin
+            if self.database.moved(
+                connection
+            ):  # between current() and the transaction's begin
                 self._load(connection)
             connection.executemany(
                 "UPDATE episode SET accessed = ?, uses = ? WHERE number = ?",
@@ -250,12 +252,13 @@ class EpisodeStore:
             self.index.add(new, vectors)
         self._whole = True
 
-    def use(self, ids: list[str], now: float) -> int:
-        """Count a use of each; how many uses are not written yet."""
-        with self.current() as connection:
-            for number in file.numbers_of(connection, ids):
-                self.retention.use(number, now)
-                self._unwritten.add(number)
+    def use(self, numbers: list[int], now: float) -> int:
+        """Count a use of each that is there; how many uses are not written yet."""
+        with self.current():
+            for number in numbers:
+                if number in self.retention:
+                    self.retention.use(number, now)
+                    self._unwritten.add(number)
             return len(self._unwritten)
 
     def write_uses(self) -> None:

@@ -18,17 +18,20 @@ _HUB = 2048  # relations of one entity that are worth keeping in memory
 _NAMES = 65_536  # whose entity is remembered
 
 
-# A relation as it is seen from one of its ends: the other end, its name, and what a
-# search looks at.
-_Edge: TypeAlias = tuple[Relation, int, str, str, float, float]
+# A relation as it is seen from one of its ends: the other end, by name and number, and
+# what a search looks at.
+_Edge: TypeAlias = tuple[Neighbour, int, str, float, float]
 _Step: TypeAlias = tuple[int, Relation | None]
 
 
 def _edge(row: tuple[Any, ...], number: int) -> _Edge:
     relation = relation_of(row)
-    ends = (row[9], relation.object) if row[8] == number else (row[8], relation.subject)
+    name, other = relation.object, row[9]
+    if row[8] != number:
+        name, other = relation.subject, row[8]
     end = math.inf if relation.valid_to is None else relation.valid_to
-    return relation, *ends, relation.predicate, relation.valid_from, end
+    near = Neighbour(name, 1, relation)
+    return near, other, relation.predicate, relation.valid_from, end
 
 
 class Graph:
@@ -57,7 +60,7 @@ class Graph:
     def read(self) -> Iterator[Connection]:
         """The connection, and caches that are what the file has."""
         with self.database.read() as connection:
-            if self.database.moved():
+            if self.database.moved(connection):
                 self.drop_all()
             yield connection
 
@@ -65,7 +68,7 @@ class Graph:
     def write(self) -> Iterator[Connection]:
         """A transaction, likewise."""
         with self.database.write() as connection:
-            if self.database.moved():
+            if self.database.moved(connection):
                 self.drop_all()
             yield connection
 
@@ -82,6 +85,7 @@ class Graph:
     def id(self, connection: Connection, name: str) -> int | None:
         """The entity of this name or alias."""
         if type(name) is not str:
+            fold(name)
             name = str.__str__(name)  # a subclass's __eq__ has no place under a lock
         number: int | None = self._ids.get(name)
         if number is None:
@@ -112,7 +116,7 @@ class Graph:
         return [
             edge
             for edge in near
-            if edge[4] <= at < edge[5] and (only is None or edge[3] in only)
+            if edge[3] <= at < edge[4] and (only is None or edge[2] in only)
         ]
 
     def _load(self, connection: Connection, number: int) -> tuple[_Edge, ...] | None:
@@ -172,11 +176,13 @@ class Graph:
                     # Of a hub, those that were seen are not those that are wanted.
                     most = limit + len(seen)
                     edges = self.edges(connection, number, only, at, most)
-                    for relation, other, name, *_ in edges:
+                    for near, other, *_ in edges:
                         if other not in seen and len(found) < limit:
                             seen.add(other)
                             reached.append(other)
-                            found.append(Neighbour(name, hop, relation))
+                            if hop > 1:
+                                near = Neighbour(near.name, hop, near.relation)
+                            found.append(near)
                 frontier = reached
         return found
 
@@ -205,10 +211,10 @@ class Graph:
                 reached: list[int] = []
                 for number in frontiers[side]:
                     edges = self.edges(connection, number, only, at, most)
-                    for relation, other, *_ in edges:
+                    for near, other, *_ in edges:
                         if other in mine:
                             continue
-                        mine[other] = number, relation
+                        mine[other] = number, near.relation
                         if other in theirs:
                             return _joined(sides, other)
                         reached.append(other)

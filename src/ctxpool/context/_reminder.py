@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from .counting import MessageCounter
 from .episodes import Recollection
 from .memories import MemoryContext
 from .messages import Message
 from .relations import Relation
+from .window import ContextWindow
 
 __all__ = ["made_context"]
 
@@ -24,15 +24,20 @@ def _reminder(lines: Sequence[str]) -> Message:
 
 def made_context(
     message: Message,
-    working: Sequence[Message],
+    window: ContextWindow,
     episodes: Sequence[Recollection],
     connections: Sequence[Relation],
     learnt: tuple[Relation, ...],
-    count: MessageCounter,
     limit: int,
 ) -> MemoryContext:
     """A context with as much of the connections and episodes as *limit* tokens hold,
     in their order; what is too long is passed over."""
+    count = window.counter
+    before, working = window.tokens, window.messages()
+    sent = before
+    if len(working) != len(window) or window.tokens != before:
+        # Not all of it can be sent, or another thread is adding.
+        sent = sum(map(count, working))
     # Relations are short, and say more a token: they come first.
     lines = [f"- {relation}" for relation in connections]
     lines += map(_episode_line, episodes)
@@ -59,5 +64,5 @@ def made_context(
         tuple(connections[n] for n in kept if n < first),
         learnt,
         reminder,
-        sum(map(count, working)) + (tokens if reminder else 0),
+        sent + (tokens if reminder else 0),
     )

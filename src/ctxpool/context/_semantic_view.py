@@ -146,7 +146,6 @@ class SemanticView:
         list of Neighbour
             Each entity once.
         """
-        fold(entity)
         hops = _arguments.count("hops", hops, 1, 1000)
         limit = _arguments.count("limit", limit, 0, 1 << 40)
         return self._graph.neighbours(

@@ -51,6 +51,7 @@ class Working:
         **settings: Any,
     ) -> None:
         self._on_evict = on_evict
+        self._spilled: Any = getattr(overflow, "store", None)
         self._changed = False
         self._synced = 0
         self._ids: set[str] = set()  # of the messages, and of what they stand for
@@ -132,8 +133,10 @@ class Working:
 
     def forget(self, ids: Collection[str]) -> int:
         """Take messages out of the window, with all that stands for them or is of their
-        groups; how many went."""
+        groups, and out of the overflow's store; how many went from the window."""
         gone = set(ids)
+        if self._spilled is not None:
+            self._spilled.delete(gone)
         with self._lock:
             if not self.holds(gone):
                 return 0

@@ -323,7 +323,7 @@ class EpisodicMemory:
         while True:
             near, more = self._store.rank(vector, wanted, least, now)
             ranked = self._scored(near)
-            found: list[Recollection] = []
+            found: list[tuple[int, Recollection]] = []
             for n in range(0, len(ranked), k + 1):
                 found += self._recollected(ranked[n : n + k + 1], passes)
                 if len(found) >= k:
@@ -333,10 +333,10 @@ class EpisodicMemory:
             wanted *= 4
         found = found[:k]
         if count_use and found:
-            unwritten = self._store.use([one.episode.id for one in found], now)
+            unwritten = self._store.use([number for number, _ in found], now)
             if unwritten >= _UNWRITTEN:
                 self._store.write_uses()
-        return found
+        return [one for _, one in found]
 
     def _scored(
         self, near: list[tuple[int, float, float, float]]
@@ -353,13 +353,13 @@ class EpisodicMemory:
         self,
         ranked: list[tuple[float, int, float, float]],
         passes: Callable[[Episode], Any],
-    ) -> list[Recollection]:
+    ) -> list[tuple[int, Recollection]]:
         with self._store.current() as connection:
             episodes = self._store.read(
                 connection, [number for _, number, _, _ in ranked]
             )
         return [
-            Recollection(episode, similarity, recency, score)
+            (number, Recollection(episode, similarity, recency, score))
             for score, number, similarity, recency in ranked
             if (episode := episodes.get(number)) is not None and passes(episode)
         ]

@@ -105,7 +105,7 @@ class HierarchicalMemory(AsyncMemory):
     ...     _ = memory.process_input("My name is Ada and I live in Lisbon.")
     ...     context = memory.process_input("Where do I live?")
     ...     [str(relation) for relation in context.connections]
-    ['user name Ada', 'user lives in Lisbon']
+    ['user lives in Lisbon', 'user name Ada']
     """
 
     def __init__(
@@ -308,11 +308,10 @@ class HierarchicalMemory(AsyncMemory):
     ) -> MemoryContext:
         return made_context(
             message,
-            self.working.messages(),
+            self.working,
             episodes,
             connected(self.semantic, said, now),
             learnt,
-            self._counter,
             self._recall_tokens,
         )
 

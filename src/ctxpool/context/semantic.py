@@ -41,6 +41,7 @@ def _checked(found: Any) -> Fact | Mention:
         return found
     if isinstance(found, Fact):
         fold(found.subject), fold(found.object), predicate_of(found.predicate)
+        _arguments.fraction("confidence", found.confidence)
         return found
     raise TypeError(f"an extractor must give facts, mentions or triples, not {found!r}")
 
