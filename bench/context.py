@@ -2,8 +2,9 @@
 
     python bench/context.py [--quick] [--only TEXT...] [--json FILE] [--plot FILE]
 
-window, overflow, retrieval, memory, prefix, chat: each chapter is a module context_*.py,
-whose first lines say how it measures, whom it compares with, and where we lose.
+window, overflow, retrieval, memory, prefix, chat: each chapter is a module
+context_*.py, whose first lines say how it measures, whom it compares with, and where we
+lose.
 Contenders take turns in one process, the order rotating; a ratio is the median of the
 rounds' own ratios. Peers come with the extra ``bench-context``; one that is not
 installed is named, and its rows are left out.

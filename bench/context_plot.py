@@ -11,8 +11,8 @@ _MET, _MISSED = "#0072b2", "#d55e00"
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Write the picture of a report, in the format that the suffix names. How many times
-    better than promised: right of the line a promise is kept.
+    """Write the picture of a report, in the format that the suffix names: right of the
+    line a promise is kept.
 
     Raises
     ------

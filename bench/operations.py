@@ -51,6 +51,7 @@ NAMES = {
     "lru_cache": ["LRUCache"],
     "cache": ["Cache"],
     "shared_pool": ["SharedBlockPool"],
+    "prefix_blocks": ["PrefixBlockManager"],
 }
 
 

@@ -23,6 +23,7 @@ MODULES["lazy_proxy"] = ["LazyProxy"]
 MODULES["markov"] = ["MarkovModel"]
 MODULES["shared_pool"] = ["SharedBlock", "SharedBlockPool"]
 MODULES["object_pool"] = ["ObjectLease", "ObjectPool"]
+MODULES["prefix_blocks"] = ["PrefixBlockManager"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -20,6 +20,7 @@ CLASSES = [
     "SharedBlockPool",
     "ObjectLease",
     "ObjectPool",
+    "PrefixBlockManager",
     "TokenWindow",
 ]
 PROTOCOLS = [

@@ -27,6 +27,7 @@ ENGINE = [
     "SharedBlockPool",
     "ObjectLease",
     "ObjectPool",
+    "PrefixBlockManager",
     "TokenWindow",
 ]
 

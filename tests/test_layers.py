@@ -24,6 +24,7 @@ SHARED += ["_function_support"]
 SHARED += ["_lazy_support"]
 SHARED += ["_markov_support"]
 SHARED += ["_places"]
+SHARED += ["_prefix_support"]
 SHARED += ["_shared_support"]
 SHARED += ["_object_settings", "_object_support", "_object_sweeper"]
 LAYERS = {

@@ -9,6 +9,7 @@ The engine, each of it native with a pure-Python twin of the same behaviour:
   than LRU.
 - :class:`LazyProxy`: an object loaded when it is first used.
 - :class:`MarkovModel`: learns the order of keys, and predicts the next ones.
+- :class:`PrefixBlockManager`: blocks of tokens by number, shared by common prefixes.
 
 :class:`MemoryPool`: blocks of many sizes under one budget, over :class:`BlockPool`.
 
@@ -36,6 +37,7 @@ from ._backend import (
     MarkovModel,
     ObjectLease,
     ObjectPool,
+    PrefixBlockManager,
     SharedBlock,
     SharedBlockPool,
     TokenWindow,
@@ -52,6 +54,7 @@ from .stats import (
     NumpyPoolStats,
     ObjectPoolStats,
     PooledObject,
+    PrefixBlockStats,
     SharedPoolStats,
     SizeClassStats,
     SpillStats,
@@ -65,8 +68,8 @@ if TYPE_CHECKING:
     from .context.messages import Message
     from .context.overflow import OverflowChain
     from .context.retrieval import ContextRetriever
-    from .context.spill import SpillStore
     from .context.semantic import SemanticMemory
+    from .context.spill import SpillStore
     from .context.window import ContextWindow
     from .pools.manager import (
         ResourceManager,
@@ -103,6 +106,8 @@ __all__ = [
     "ObjectPoolStats",
     "OverflowChain",
     "PooledObject",
+    "PrefixBlockManager",
+    "PrefixBlockStats",
     "ResourceManager",
     "SemanticMemory",
     "SharedBlock",

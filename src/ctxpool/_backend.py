@@ -22,6 +22,7 @@ __all__ = [
     "MarkovModel",
     "ObjectLease",
     "ObjectPool",
+    "PrefixBlockManager",
     "SharedBlock",
     "SharedBlockPool",
     "TokenWindow",
@@ -39,6 +40,7 @@ _EXTENSIONS = (
     "numpy_memory",
     "shared_pool",
     "object_pool",
+    "prefix_blocks",
     "token_window",
 )
 
@@ -68,6 +70,7 @@ if TYPE_CHECKING or _pure:
     from ._pure.lru_cache import LRUCache
     from ._pure.markov import MarkovModel
     from ._pure.object_pool import ObjectLease, ObjectPool
+    from ._pure.prefix_blocks import PrefixBlockManager
     from ._pure.shared_pool import SharedBlock, SharedBlockPool
     from ._pure.token_window import TokenWindow
 
@@ -81,6 +84,7 @@ else:
         from ._native.lru_cache import LRUCache
         from ._native.markov import MarkovModel
         from ._native.object_pool import ObjectLease, ObjectPool
+        from ._native.prefix_blocks import PrefixBlockManager
         from ._native.shared_pool import SharedBlock, SharedBlockPool
         from ._native.token_window import TokenWindow
 
@@ -106,6 +110,7 @@ else:
         from ._pure.lru_cache import LRUCache
         from ._pure.markov import MarkovModel
         from ._pure.object_pool import ObjectLease, ObjectPool
+        from ._pure.prefix_blocks import PrefixBlockManager
         from ._pure.shared_pool import SharedBlock, SharedBlockPool
         from ._pure.token_window import TokenWindow
 

@@ -24,6 +24,7 @@ __all__ = [
     "TokenRangeError",
     "TruncatedFrameError",
     "UnknownResourceError",
+    "UnknownSequenceError",
     "UnknownToolCallError",
     "UnstorableMessageError",
     "ValueTooLargeError",
@@ -149,3 +150,7 @@ class UnstorableMessageError(CtxPoolError, ValueError):
 
 class UnknownToolCallError(CtxPoolError, LookupError):
     """A tool's result answers no call that waits for one."""
+
+
+class UnknownSequenceError(CtxPoolError, LookupError):
+    """No sequence has this handle, or it was freed."""

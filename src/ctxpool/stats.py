@@ -11,6 +11,7 @@ __all__ = [
     "NumpyPoolStats",
     "ObjectPoolStats",
     "PooledObject",
+    "PrefixBlockStats",
     "SharedLoan",
     "SharedParticipant",
     "SharedPoolStats",
@@ -609,3 +610,54 @@ class ContextWindowStats(_Record):
     stable_prefix: int
     breaks: int
     broken_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixBlockStats(_Record):
+    """A moment of a :class:`~ctxpool.PrefixBlockManager`; counts are since its
+    construction.
+
+    Attributes
+    ----------
+    num_blocks, block_size : int
+        Blocks that there are, and tokens of each.
+    used : int
+        Blocks that sequences hold, or their taker.
+    peak : int
+        The most that were used at once.
+    cached : int
+        Blocks that can be found, used or not.
+    sequences : int
+        Sequences that were not freed.
+    queried_tokens, hit_tokens : int
+        Tokens given to ``allocate``, and those of them that were cached.
+    evictions : int
+        Cached blocks that were taken for something else.
+    exhausted : int
+        Calls that failed for want of a block.
+    events, events_dropped : int
+        Events that wait to be drained, and that gave way to newer ones.
+    """
+
+    num_blocks: int
+    block_size: int
+    used: int
+    peak: int
+    cached: int
+    sequences: int
+    queried_tokens: int
+    hit_tokens: int
+    evictions: int
+    exhausted: int
+    events: int
+    events_dropped: int
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of tokens that were cached, 0 to 1."""
+        return _share(self.hit_tokens, self.queried_tokens)
+
+    @property
+    def usage(self) -> float:
+        """The share of blocks that are used, 0 to 1."""
+        return _share(self.used, self.num_blocks)

@@ -1,5 +1,5 @@
-"""The benchmarks of the cache, the pools and the context memory work; their figures are no business of
-a test."""
+"""The benchmarks of the cache, the pools and the context memory work; their figures are
+no business of a test."""
 
 import importlib.util
 import json
@@ -132,6 +132,22 @@ def test_context(tmp_path: Path) -> None:
             "print(1)"
         )
         assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_prefix_blocks() -> None:
+    """Also that the peer does the same: hits and misses are asserted by the loops."""
+    found = script(
+        "import json, context_prefix\n"
+        "from prefix_peers import Plain\n"
+        "plain = Plain(4)\n"
+        "first, again = plain.prompt(list(range(40))), plain.prompt(list(range(40)))\n"
+        "calls = context_prefix.timed(context_prefix.prompts(512, True), 20)\n"
+        "rows = list(context_prefix.rows('miss', 512, calls))\n"
+        "print(json.dumps([first, again, rows]))"
+    )
+    assert found[:2] == [[[0, 1, 2], 0], [[0, 1, 3], 2]]
+    assert [row["name"] for row in found[2]][-1] == "plain Python"
+    assert all(0 < row["p50_us"] <= row["max_us"] for row in found[2])
 
 
 def test_memory() -> None:

@@ -92,6 +92,21 @@ def numpy_pool(pool: ctxpool.NumpyPool) -> None:
                 pool.trim(), pool.warm("64KiB")
 
 
+def prefix_blocks(manager: ctxpool.PrefixBlockManager) -> None:
+    for i in range(ROUNDS // 10):
+        tokens = list(range(i % 7 * 8))
+        one = manager.allocate(tokens).sequence
+        other = manager.fork(one)
+        manager.append(other, [1, 2, 3])
+        manager.blocks(other), manager.length(one), manager.touch(tokens)
+        manager.free(one, computed=8 * i)
+        manager.release(manager.acquire(2))
+        manager.free(other)
+        if i % 20 == 0:
+            manager.stats(), manager.drain_events(), manager.reset_prefix_cache()
+            manager.lookup(tokens), manager.hashes(tokens), manager.available
+
+
 assert ctxpool.backend == "native"
 assert not sys._is_gil_enabled()  # type: ignore[attr-defined]
 SHARED: list[tuple[Any, Callable[[Any], None]]] = [
@@ -104,6 +119,7 @@ SHARED: list[tuple[Any, Callable[[Any], None]]] = [
     (ctxpool.LRUCache(50, ttl=1e-3), lru_cache),
     (ctxpool.Cache(50, "s3fifo"), lru_cache),
     (ctxpool.Cache(50, "adaptive"), lru_cache),
+    (ctxpool.PrefixBlockManager(60, 4, events=9), prefix_blocks),
     (ctxpool.numpy_pool("1MiB", min_size=1), numpy_pool),
 ]
 for shared, work in SHARED:

@@ -36,4 +36,23 @@ cxp_unlock_after_fork(PyObject *self)
 #endif
 }
 
+/* In a forked child: whether a thread that the fork left behind was inside a call on
+ * the object. Then its lock is free again, and the object may be half changed. We hold
+ * no lock ourselves. */
+static inline int
+cxp_left_behind(PyObject *self)
+{
+    int locked = 0;
+#ifdef Py_GIL_DISABLED
+    PyThreadState *state = PyEval_SaveThread(); /* it lets go of its locks */
+    locked = self->ob_mutex._bits & 1;
+    if (locked)
+        self->ob_mutex._bits = 0;
+    PyEval_RestoreThread(state);
+#else
+    (void)self;
+#endif
+    return locked;
+}
+
 #endif /* CTXPOOL_NATIVE_CRITICAL_H */

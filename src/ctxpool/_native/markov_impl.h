@@ -5,6 +5,7 @@
 #ifndef CTXPOOL_MARKOV_IMPL_H
 #define CTXPOOL_MARKOV_IMPL_H
 
+#include "critical.h"
 #include "lru_cache_impl.h"
 
 #include <ctxpool/markov.h>
@@ -252,25 +253,6 @@ cxp_drop_model(cxp_markov *old)
     for (uint32_t id = 1; id <= old->keys.high; id++)
         Py_XDECREF((PyObject *)old->keys.entries[id].key);
     cxp_markov_fini(old);
-}
-
-/* ---- The child of a fork ---- */
-
-/* Whether a thread that the fork left behind was inside a call: then its lock is free
- * again, and the model may be half changed. We hold no lock ourselves. */
-static int
-cxp_left_behind(PyObject *self)
-{
-    int locked = 0;
-#ifdef Py_GIL_DISABLED
-    Py_BEGIN_ALLOW_THREADS locked = self->ob_mutex._bits & 1;
-    if (locked)
-        self->ob_mutex._bits = 0;
-    Py_END_ALLOW_THREADS
-#else
-    (void)self;
-#endif
-        return locked;
 }
 
 /* ---- Type slots that Cython does not make ---- */

@@ -168,7 +168,8 @@ def found(answers: Sequence[str], text: str) -> bool:
     )
 
 
-@lru_cache(maxsize=8192)  # the same messages are searched for every question
+# Every question searches the same messages.
+@lru_cache(8192)  # type: ignore[untyped-decorator]
 def _plain(text: str) -> str:
     return re.sub(r"(?<=\d),(?=\d{3})", "", " ".join(text.casefold().split()))
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         OverflowResult,
     )
     from .overflow_strategies import Compress, Evict, Spill
+    from .prefix import PrefixAllocation, PrefixBlockManager, PrefixEvent, PrefixGrowth
     from .prompt_cache import BreakCost, CachedPrompt, CachePrices, PromptCache
     from .relations import Entity, Neighbour, Relation, SemanticStats
     from .retrieval import ContextRetriever
@@ -101,6 +102,10 @@ __all__ = [
     "OverflowResult",
     "OverflowStrategy",
     "Piece",
+    "PrefixAllocation",
+    "PrefixBlockManager",
+    "PrefixEvent",
+    "PrefixGrowth",
     "PromptCache",
     "RecallReport",
     "Recollection",
@@ -180,6 +185,10 @@ _homes = {
     "OverflowResult": "overflow_report",
     "OverflowStrategy": "overflow",
     "Piece": "sentences",
+    "PrefixAllocation": "prefix",
+    "PrefixBlockManager": "prefix",
+    "PrefixEvent": "prefix",
+    "PrefixGrowth": "prefix",
     "PromptCache": "prompt_cache",
     "RecallReport": "hits",
     "Recollection": "episodes",
