@@ -31,11 +31,9 @@ BUDGETS = (6_500, 8_000, 16_000, 32_000)
 GAIN = {6_500: 2.0, 8_000: 2.0, 16_000: 1.5, 32_000: 1.1}  # times truncation's facts
 
 
-def replayed(budget: int, stop: int | None) -> Findings:
+def replayed(budget: int) -> Findings:
     messages = read(CONVERSATION)
     facts = read_facts(FACTS, messages)
-    messages = messages[:stop]
-    facts = [fact for fact in facts if fact.after <= len(messages)]
     count = MessageCounter()
     made: list[memories.Memory] = [memories.Everything()]
     made += [memories.make(name, budget, count) for name in memories.MEMORIES]
@@ -89,6 +87,6 @@ def sections(quick: bool, progress: Callable[[str], None]) -> Iterator[Section]:
 
         def run(budget: int = budget) -> Findings:
             progress(f"chat, {budget:,} tokens")
-            return replayed(budget, 150 if quick else None)
+            return replayed(budget)
 
         yield Section(f"chat: a long conversation in {budget:,} tokens", run)

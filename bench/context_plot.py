@@ -10,6 +10,11 @@ __all__ = ["draw"]
 _MET, _MISSED = "#0072b2", "#d55e00"
 
 
+def figure(value: float) -> str:
+    """Three digits, or all of a whole number."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def draw(report: dict[str, Any], path: Path) -> None:
     """Write the picture of a report, in the format that the suffix names: right of the
     line a promise is kept.
@@ -20,6 +25,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         The report has no promises.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     bars = [bar for bar in report["bars"] if bar["value"] > 0 and bar["limit"] > 0]
     if not bars:
@@ -33,7 +39,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         axes.plot([1, better], [y, y], color=colour, linewidth=1.5, alpha=0.5)
         axes.plot([better], [y], marker="o", color=colour, markersize=5)
         axes.annotate(
-            f"{bar['value']:,.3g} {bar['unit']}",
+            f"{figure(bar['value'])} {bar['unit']}",
             (max(better, 1), y),
             xytext=(7, 0),
             textcoords="offset points",
@@ -44,6 +50,9 @@ def draw(report: dict[str, Any], path: Path) -> None:
     axes.set_yticks(range(len(bars)), names, fontsize=8)
     axes.set_ylim(-0.7, len(bars) - 0.3)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda times, _: f"{times:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.axvline(1, color="#222222", linewidth=1)
     axes.set_xlabel("times better than promised", fontsize=9)
     axes.grid(axis="x", color=GRID, linewidth=0.6)
