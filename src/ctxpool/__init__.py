@@ -54,6 +54,8 @@ from .stats import (
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .codecs.hierarchy import HierarchicalCompressor
+    from .context.compression import AdaptiveCompressor
     from .pools.manager import (
         ResourceManager,
         get_pooled_resource,
@@ -64,12 +66,14 @@ if TYPE_CHECKING:
     from .pools.sized import MemoryPool
 
 __all__ = [
+    "AdaptiveCompressor",
     "Block",
     "BlockHandle",
     "BlockPool",
     "BlockPoolStats",
     "Cache",
     "CachedFunction",
+    "HierarchicalCompressor",
     "LRUCache",
     "LRUCacheStats",
     "LazyProxy",
@@ -106,6 +110,8 @@ __version__ = "0.1.0"
 
 # What lies above the engine is loaded when it is first asked for.
 _LAZY = {
+    "AdaptiveCompressor": "context.compression",
+    "HierarchicalCompressor": "codecs.hierarchy",
     "ResourceManager": "pools.manager",
     "get_pooled_resource": "pools.manager",
     "pooled_resource": "pools.manager",
