@@ -42,6 +42,7 @@ from ._shared_support import BlockHandle
 from .sizes import parse_size
 from .stats import (
     BlockPoolStats,
+    ContextWindowStats,
     LRUCacheStats,
     MemoryPoolStats,
     NumpyPoolStats,
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
     from .codecs.hierarchy import HierarchicalCompressor
     from .context.compression import AdaptiveCompressor
+    from .context.messages import Message
+    from .context.window import ContextWindow
     from .pools.manager import (
         ResourceManager,
         get_pooled_resource,
@@ -73,6 +76,8 @@ __all__ = [
     "BlockPoolStats",
     "Cache",
     "CachedFunction",
+    "ContextWindow",
+    "ContextWindowStats",
     "HierarchicalCompressor",
     "LRUCache",
     "LRUCacheStats",
@@ -80,6 +85,7 @@ __all__ = [
     "MarkovModel",
     "MemoryPool",
     "MemoryPoolStats",
+    "Message",
     "NumpyPool",
     "NumpyPoolStats",
     "ObjectLease",
@@ -118,6 +124,8 @@ _LAZY = {
     "register_resource_type": "pools.manager",
     "MemoryPool": "pools.sized",
     "NumpyPool": "pools.numpy",
+    "ContextWindow": "context.window",
+    "Message": "context.messages",
     "cached_method": "caches.decorators",
     "lru_cache": "caches.decorators",
     "numpy_pool": "pools.numpy",

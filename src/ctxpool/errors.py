@@ -7,6 +7,7 @@ too, so that code which knows nothing of ctxpool catches them by the usual name.
 __all__ = [
     "BlockInUseError",
     "BlockReleasedError",
+    "BudgetExceededError",
     "CorruptionError",
     "CtxPoolError",
     "FrameError",
@@ -22,6 +23,7 @@ __all__ = [
     "TokenRangeError",
     "TruncatedFrameError",
     "UnknownResourceError",
+    "UnknownToolCallError",
     "ValueTooLargeError",
 ]
 
@@ -109,6 +111,10 @@ class ValueTooLargeError(CtxPoolError, ValueError):
     """A value is larger than the whole cache may be."""
 
 
+class BudgetExceededError(CtxPoolError, ValueError):
+    """A message, or what is pinned, is larger than a window's budget allows."""
+
+
 class StoreError(CtxPoolError, OSError):
     """A store's file is damaged, of another kind or version, or can't be written."""
 
@@ -119,3 +125,7 @@ class StoreClosedError(CtxPoolError, ValueError):
 
 class UnknownResourceError(CtxPoolError, LookupError):
     """No resource type of this name is registered."""
+
+
+class UnknownToolCallError(CtxPoolError, LookupError):
+    """A tool's result answers no call that waits for one."""

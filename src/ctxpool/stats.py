@@ -5,6 +5,7 @@ from typing import Any
 
 __all__ = [
     "BlockPoolStats",
+    "ContextWindowStats",
     "LRUCacheStats",
     "MemoryPoolStats",
     "NumpyPoolStats",
@@ -528,3 +529,50 @@ class PooledObject:
     uses: int
     in_use: bool
     place: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextWindowStats(_Record):
+    """A moment of a :class:`~ctxpool.ContextWindow`; counts are since its construction.
+
+    Attributes
+    ----------
+    messages, groups : int
+        That the window holds.
+    tokens, bytes : int
+        Of all of them; bytes are counted in a window with *max_bytes* alone.
+    pinned_tokens : int
+        Of those that are never dropped.
+    budget, limit : int
+        Tokens of the window, and without the reserve.
+    appended : int
+        Messages that were added.
+    evictions : int
+        How often the window dropped messages.
+    evicted, evicted_tokens : int
+        Messages that it dropped, and their tokens.
+    reductions : int
+        How often ``overflow`` made room.
+    stable_prefix : int
+        Tokens at the front of the prompt that the latest change left as they were: what
+        a provider's prompt cache can still serve.
+    breaks, broken_tokens : int
+        How often a change was not at the end, and how many tokens, of all prompts,
+        came after the place: what the cache could no longer serve.
+    """
+
+    messages: int
+    groups: int
+    tokens: int
+    bytes: int
+    pinned_tokens: int
+    budget: int
+    limit: int
+    appended: int
+    evictions: int
+    evicted: int
+    evicted_tokens: int
+    reductions: int
+    stable_prefix: int
+    breaks: int
+    broken_tokens: int

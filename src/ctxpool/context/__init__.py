@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from .compression import AdaptiveCompressor, Compressed
     from .counting import MessageCounter
     from .extract import Extract, Span
+    from .formats import from_anthropic, from_openai, to_anthropic, to_openai
     from .importance import ImportanceModel
+    from .langchain import from_langchain, to_langchain
     from .messages import Group, Message, ToolCall
+    from .prompt_cache import BreakCost, CachedPrompt, CachePrices, PromptCache
     from .scoring import FEATURES, ScoredPieces
     from .sentences import Piece
     from .tokens import (
@@ -21,12 +24,17 @@ if TYPE_CHECKING:
         Tokenizer,
         load_tokenizer,
     )
+    from .window import ContextWindow
 
 __all__ = [
     "FEATURES",
     "AdaptiveCompressor",
+    "BreakCost",
     "BytePairTokenizer",
+    "CachePrices",
+    "CachedPrompt",
     "Compressed",
+    "ContextWindow",
     "Extract",
     "Group",
     "HeuristicTokenizer",
@@ -34,19 +42,30 @@ __all__ = [
     "Message",
     "MessageCounter",
     "Piece",
+    "PromptCache",
     "ScoredPieces",
     "Span",
     "TiktokenTokenizer",
     "TokenCounter",
     "Tokenizer",
     "ToolCall",
+    "from_anthropic",
+    "from_langchain",
+    "from_openai",
     "load_tokenizer",
+    "to_anthropic",
+    "to_langchain",
+    "to_openai",
 ]
 _homes = {
     "FEATURES": "scoring",
     "AdaptiveCompressor": "compression",
+    "BreakCost": "prompt_cache",
     "BytePairTokenizer": "tokens",
+    "CachePrices": "prompt_cache",
+    "CachedPrompt": "prompt_cache",
     "Compressed": "compression",
+    "ContextWindow": "window",
     "Extract": "extract",
     "Group": "messages",
     "HeuristicTokenizer": "tokens",
@@ -54,13 +73,20 @@ _homes = {
     "Message": "messages",
     "MessageCounter": "counting",
     "Piece": "sentences",
+    "PromptCache": "prompt_cache",
     "ScoredPieces": "scoring",
     "Span": "extract",
     "TiktokenTokenizer": "tokens",
     "TokenCounter": "tokens",
     "Tokenizer": "tokens",
     "ToolCall": "messages",
+    "from_anthropic": "formats",
+    "from_langchain": "langchain",
+    "from_openai": "formats",
     "load_tokenizer": "tokens",
+    "to_anthropic": "formats",
+    "to_langchain": "langchain",
+    "to_openai": "formats",
 }
 
 
