@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
     from .context.episodic import EpisodicMemory
     from .context.memory import HierarchicalMemory
+    from .codecs.hierarchy import HierarchicalCompressor
+    from .context.compression import AdaptiveCompressor
     from .context.messages import Message
     from .context.overflow import OverflowChain
     from .context.retrieval import ContextRetriever
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from .pools.sized import MemoryPool
 
 __all__ = [
+    "AdaptiveCompressor",
     "Block",
     "BlockHandle",
     "BlockPool",
@@ -92,6 +95,7 @@ __all__ = [
     "ContextWindowStats",
     "EpisodicMemory",
     "HierarchicalMemory",
+    "HierarchicalCompressor",
     "LRUCache",
     "LRUCacheStats",
     "LazyProxy",
@@ -135,6 +139,8 @@ __version__ = "0.1.0"
 
 # What lies above the engine is loaded when it is first asked for.
 _LAZY = {
+    "AdaptiveCompressor": "context.compression",
+    "HierarchicalCompressor": "codecs.hierarchy",
     "ResourceManager": "pools.manager",
     "get_pooled_resource": "pools.manager",
     "pooled_resource": "pools.manager",
