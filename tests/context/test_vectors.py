@@ -288,7 +288,7 @@ def test_damage_is_found(kind, tmp_path):
     index.add(range(12), random_rows(12, 4))
     index.save(path)
     whole = path.read_bytes()
-    for place in [*range(0, len(whole), 23), len(whole) - 1]:
+    for place in [*range(0, len(whole), 61), len(whole) - 1]:
         damaged = bytearray(whole)
         damaged[place] ^= 0x41
         path.write_bytes(damaged)

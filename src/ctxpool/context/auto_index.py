@@ -110,6 +110,7 @@ class AutoIndex:
         below: int | None = None,
         **settings: int,
     ) -> None:
+        self._lock = new_rlock()  # older than those of the two
         self._flat = FlatIndex(dimensions)
         self.dimensions = self._flat.dimensions
         self.above = count("above", above, 0, _MOST)
@@ -120,7 +121,6 @@ class AutoIndex:
         self._settings = settings
         self._large = False
         self._switches = 0
-        self._lock = new_rlock()
 
     def add(self, ids: Sequence[Id], vectors: npt.ArrayLike) -> None:
         """As :meth:`FlatIndex.add`."""
