@@ -15,7 +15,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ctxpool.context import AutoIndex, FlatIndex, HNSWIndex, VectorIndex, load_index
+from ctxpool.context import (
+    AutoIndex,
+    FlatIndex,
+    HNSWIndex,
+    VectorIndex,
+    load_index,
+    vectors,
+)
 from ctxpool.errors import StoreError
 
 try:
@@ -181,6 +188,13 @@ def test_ids_become_plain_ones(id):
     ((found, _),) = index.search([1], 1)
     assert type(found) in (int, str)
     assert found == id
+
+
+def test_products_without_blas_are_the_same():
+    rows = random_rows(50)
+    expected = pytest.approx(rows @ rows[3], abs=1e-6)
+    assert vectors._einsum(rows, rows[3]) == expected  # as with NumPy 1
+    assert vectors.similarities(rows, rows[3]) == expected
 
 
 def test_flat_gives_memory_back():

@@ -6,7 +6,7 @@ import heapq
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, compress, islice
+from itertools import chain, compress
 from operator import itemgetter
 from typing import Any
 
@@ -154,7 +154,7 @@ class AutoIndex:
         source, target = self._flat, self._graph
         if not self._large:
             source, target = target, source
-        moved = list(islice(source, most))
+        moved = source.some(most)
         if moved:
             target.add(moved, source.get(moved))
             source.remove(moved)
