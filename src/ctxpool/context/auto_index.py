@@ -6,7 +6,7 @@ import heapq
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, compress, islice
+from itertools import chain, compress
 from operator import itemgetter
 from typing import Any
 
@@ -110,6 +110,7 @@ class AutoIndex:
         below: int | None = None,
         **settings: int,
     ) -> None:
+        self._lock = new_rlock()  # older than those of the two
         self._flat = FlatIndex(dimensions)
         self.dimensions = self._flat.dimensions
         self.above = count("above", above, 0, _MOST)
@@ -120,7 +121,6 @@ class AutoIndex:
         self._settings = settings
         self._large = False
         self._switches = 0
-        self._lock = new_rlock()
 
     def add(self, ids: Sequence[Id], vectors: npt.ArrayLike) -> None:
         """As :meth:`FlatIndex.add`."""
@@ -154,7 +154,7 @@ class AutoIndex:
         source, target = self._flat, self._graph
         if not self._large:
             source, target = target, source
-        moved = list(islice(source, most))
+        moved = source.some(most)
         if moved:
             target.add(moved, source.get(moved))
             source.remove(moved)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,11 @@ class HNSWIndex(BaseIndex):
             return np.empty((0, self.dimensions), np.float32)
         made: Vectors = np.asarray(self._graph.get(keys, dtype=np.float32))
         return made
+
+    def some(self, most: int) -> list[Id]:
+        """Up to *most* of the ids."""
+        with self._lock:
+            return list(islice(self._keys, most))
 
     @property
     def nbytes(self) -> int:

@@ -299,6 +299,11 @@ class FlatIndex(BaseIndex):
         with self._lock:
             return self._vectors[[self._rows[id] for id in wanted]]
 
+    def some(self, most: int) -> list[Id]:
+        """Up to *most* of the ids, those that are the least work to drop."""
+        with self._lock:
+            return self._ids[max(0, len(self._ids) - most) :]
+
     @property
     def nbytes(self) -> int:
         """Bytes of the array of vectors."""
