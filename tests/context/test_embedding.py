@@ -97,19 +97,16 @@ def test_the_same_in_every_process():
         "from ctxpool.context import HashedEmbedder\n"
         "print(HashedEmbedder(64).embed(['one two', 'three']).tobytes().hex())"
     )
-    printed = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        ).stdout.strip()
-        for seed in ("1", "2")
-    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     here = HashedEmbedder(64).embed(["one two", "three"]).tobytes().hex()
-    assert printed == {here}
+    assert done.stdout.strip() == here
 
 
 def test_the_vectors_never_change_from_version_to_version():

@@ -1,5 +1,8 @@
 """The retriever: what it finds, in which order, and what it keeps in step."""
 
+import os
+import signal
+import sys
 import threading
 
 import numpy as np
@@ -508,6 +511,43 @@ def test_threads():
     assert held.embedder.documents == 2
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="without the GIL a fork among busy threads is not supported",
+)
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_among_busy_threads():
+    held = ContextRetriever(HashedEmbedder(64))
+    held.add(["red one", "green two"])
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            held.remove(held.add(["blue three"]))
+            held.retrieve("red", 1)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    signal.alarm(30)
+                    held.add(["red again"])
+                    os._exit(0 if len(held.retrieve("red", 9)) >= 3 else 1)
+                finally:
+                    os._exit(2)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert len(held) == 2
+
+
 # --- recall, files ---------------------------------------------------------------
 
 
@@ -545,9 +585,10 @@ def test_saved_and_opened(tmp_path):
     assert opened.add(["more"]) == held.add(["more"])
     with pytest.raises(StoreError, match="made with the embedder 'hashed-1-768-3-5'"):
         ContextRetriever.open(path, HashedEmbedder(64))
-    held.update("a", metadata={"x": {1}})
-    with pytest.raises(TypeError, match="metadata of 'a' can't be written"):
-        held.save(path)
+    for lost in ({"x": {1}}, {"x": (1,)}, {1: "x"}, {"x": float("nan")}):
+        held.update("a", metadata=lost)
+        with pytest.raises(TypeError, match="metadata of 'a' can't be written"):
+            held.save(path)
     assert len(ContextRetriever.open(path)) == 3
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(StoreError, match="damaged"):
@@ -557,3 +598,35 @@ def test_saved_and_opened(tmp_path):
     FlatIndex(2).save(path)
     with pytest.raises(StoreError, match="holds a flat index, not a retriever"):
         ContextRetriever.open(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_killed_while_it_saves(tmp_path):
+    path = tmp_path / "notes"
+    held = ContextRetriever(HashedEmbedder(64))
+    held.add(["text 0"])
+    held.save(path)
+    for _ in range(4):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                while True:
+                    held.add([f"text {len(held)}"])
+                    held.save(path)
+                    os.write(write, b"%d\n" % len(held))
+            finally:
+                os._exit(1)
+        os.close(write)
+        told = b""
+        while told.count(b"\n") < 5:
+            told += os.read(read, 100)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        while more := os.read(read, 65536):
+            told += more
+        os.close(read)
+        opened = ContextRetriever.open(path, HashedEmbedder(64))
+        assert len(opened) - int(told.split()[-1]) in (0, 1)
+        assert len(opened.index) == len(opened)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from ._numbers import each, number
 from .auto_index import AutoIndex, index_from_state, index_state
 from .embedding import Embedder, HashedEmbedder, check_texts, unit_rows
 from .hits import Record
-from .vectors import Id, VectorIndex, check_id, check_ids
+from .vectors import BaseIndex, Id, VectorIndex, check_id, check_ids
 
 __all__ = ["TextCollection"]
 
@@ -58,7 +59,12 @@ class TextCollection:
         if not callable(clock):
             raise TypeError(f"clock must be callable, not {clock!r}")
         self._clock = clock
-        self._lock = new_rlock()  # of all that follows, and of the index
+        # Of all that follows, and of the index. It is the index's own where it has one:
+        # another held around that would have to be older (see new_rlock).
+        if isinstance(self.index, (BaseIndex, AutoIndex)):
+            self._lock = self.index._lock
+        else:
+            self._lock = new_rlock()
         self._records: dict[Id, Record] = {}
         self._next = 0  # the id to try first, where none is given
         self._epoch = 0  # changes so far
@@ -112,7 +118,7 @@ class TextCollection:
         if names is not None and len(names) != n:
             raise ValueError(f"{n} texts have {len(names)} ids")
         if names is not None and len(set(names)) < n:
-            twice = next(id for id in names if names.count(id) > 1)
+            ((twice, _),) = Counter(names).most_common(1)
             raise ValueError(f"the id {twice!r} is given twice")
         self._check_free(names)  # before the work; and again when it is done
         made = self.embedder.embed(given) if vectors is None else vectors
@@ -219,12 +225,7 @@ class TextCollection:
             free = self._next
         rows = []
         for record in records:
-            try:
-                info = json.dumps(dict(record.metadata))
-            except (TypeError, ValueError) as error:
-                raise TypeError(
-                    f"the metadata of {record.id!r} can't be written: {error}"
-                ) from error
+            info = _json(record)
             rows.append(
                 [record.id, record.text, info, record.importance, record.timestamp]
             )
@@ -259,3 +260,16 @@ class TextCollection:
 
 def _info(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return MappingProxyType(dict(metadata or {}))
+
+
+def _json(record: Record) -> str:
+    """Metadata as text that gives the very same back; no tuples, no keys but str."""
+    info = dict(record.metadata)
+    try:
+        made = json.dumps(info)
+        if json.loads(made) == info:
+            return made
+        reason = "it would come back as something else"
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = str(error)
+    raise TypeError(f"the metadata of {record.id!r} can't be written as JSON: {reason}")

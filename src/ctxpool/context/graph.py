@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -28,15 +29,9 @@ from .vectors import (
 __all__ = ["HNSWIndex"]
 
 
-def _usearch() -> Any:
-    try:
-        from usearch.index import Index
-    except ImportError as error:
-        raise ImportError(
-            f"a graph of vectors needs usearch ({error}): "
-            'pip install "ctxpool[vectors]"'
-        ) from error
-    return Index
+def has_graphs() -> bool:
+    """Whether the extra ``vectors`` is installed."""
+    return importlib.util.find_spec("usearch") is not None
 
 
 class HNSWIndex(BaseIndex):
@@ -88,16 +83,26 @@ class HNSWIndex(BaseIndex):
             "expansion_add": count("expansion_add", expansion_add, 1, 1 << 16),
             "expansion_search": count("expansion_search", expansion_search, 1, 1 << 16),
         }
-        self._graph = self._made()
+        if not has_graphs():
+            raise ImportError(
+                'a graph of vectors needs usearch: pip install "ctxpool[vectors]"'
+            )
+        # None while there is nothing in it: the import alone takes 0.1 s.
+        self._graph: Any = None
         # usearch knows vectors by numbers; none is used twice.
         self._keys: dict[Id, int] = {}
         self._ids: dict[int, Id] = {}
         self._next = 0
 
-    def _made(self) -> Any:
-        return _usearch()(
-            ndim=self.dimensions, metric="ip", dtype="f16", **self._settings
-        )
+    def _begin(self) -> Any:
+        """The graph, made where there is none."""
+        if self._graph is None:
+            from usearch.index import Index
+
+            self._graph = Index(
+                ndim=self.dimensions, metric="ip", dtype="f16", **self._settings
+            )
+        return self._graph
 
     def add(self, ids: Sequence[Id], vectors: npt.ArrayLike) -> None:
         """As :meth:`FlatIndex.add`."""
@@ -107,11 +112,12 @@ class HNSWIndex(BaseIndex):
         with self._lock:
             first, self._next = self._next, self._next + len(new)
             keys = range(first, self._next)
+            graph = self._begin()
             try:
-                self._graph.add(np.array(keys, np.uint64), rows, threads=1)
+                graph.add(np.array(keys, np.uint64), rows, threads=1)
             except BaseException:
                 for key in keys:  # those that went in
-                    self._graph.remove(key)
+                    graph.remove(key)
                 raise
             old = self._taken(new)
             self._keys.update(zip(new, keys, strict=True))
@@ -134,8 +140,8 @@ class HNSWIndex(BaseIndex):
         for key in keys:
             del self._ids[key]
             self._graph.remove(key)
-        if keys and not self._ids:
-            self._graph = self._made()  # a graph of nothing but gaps finds no more
+        if not self._ids:
+            self._graph = None  # one of nothing but gaps finds no more
 
     def search(
         self, query: npt.ArrayLike, k: int, *, among: Collection[Id] | None = None
@@ -182,7 +188,8 @@ class HNSWIndex(BaseIndex):
     @property
     def nbytes(self) -> int:
         """Bytes of the vectors and the graph."""
-        return int(self._graph.memory_usage)
+        with self._lock:
+            return 0 if self._graph is None else int(self._graph.memory_usage)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """As :meth:`FlatIndex.save`."""
@@ -204,13 +211,14 @@ class HNSWIndex(BaseIndex):
         index = cls(meta["dimensions"], **meta["settings"])
         keys = np.frombuffer(parts[0], "<u8").tolist()
         if keys:
+            graph = index._begin()
             try:
-                index._graph.load(parts[1])
+                graph.load(parts[1])
             except Exception as error:
                 raise StoreError(f"the graph can't be read: {error}") from error
             # The file has no such settings.
-            index._graph.expansion_add = index._settings["expansion_add"]
-            index._graph.expansion_search = index._settings["expansion_search"]
+            graph.expansion_add = index._settings["expansion_add"]
+            graph.expansion_search = index._settings["expansion_search"]
         index._keys = dict(zip(meta["ids"], keys, strict=True))
         index._ids = dict(zip(keys, meta["ids"], strict=True))
         index._next = meta["next"]

@@ -281,8 +281,11 @@ class ContextRetriever(TextCollection):
     ) -> tuple[list[Match], dict[Id, Record]]:
         """What the index finds, the nearest first, and the records at that moment."""
         with self._lock:
+            records = self._records
             found = self.index.search(vector, min(k, _MOST), among=among)
-            return found, {id: self._records[id] for id, _ in found}
+            # Nobody else should use the index; what they put there is not ours to find.
+            found = [match for match in found if match[0] in records]
+            return found, {id: records[id] for id, _ in found}
 
     def _kept(
         self, vector: Vectors, k: int, keep: Callable[[Record], bool]
