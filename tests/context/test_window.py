@@ -191,6 +191,11 @@ def test_wrong_arguments_are_told():
         window.messages(-1)
     with pytest.raises(BudgetExceededError):
         window.fits(-1)
+    with pytest.raises(ValueError, match="ids of their own, not 'c', 'c'"):
+        window.append(answer("", "c", "c"))
+    with pytest.raises(TypeError, match="must be a dict, not 'image'"):
+        window.append(Message("user", parts=("image",)))
+    assert len(window) == 0
     with pytest.raises(ValueError, match="first message of a user"):
         window.append(answer("x"), pinned=True)
 
@@ -284,6 +289,11 @@ def raises(groups):
         (lambda groups: [], ValueError, "it is pinned"),
         (lambda groups: None, TypeError, "not iterable"),
         (lambda groups: [Group((result("r", "z"),), 1)], UnknownToolCallError, "'z'"),
+        (
+            lambda groups: [*groups, Group((Message("system", "x" * 10),), 1)],
+            BudgetExceededError,
+            r"returned 1\d tokens that can't be dropped",
+        ),
     ],
 )
 def test_overflow_that_raises_or_lies_changes_nothing(what, error, says):

@@ -176,6 +176,10 @@ class Ledger:
         if role == "tool":
             self._answer(self.home(message), message, tokens, nbytes)
             return
+        calls = message.tool_calls
+        if calls and len({call.id for call in calls}) < len(calls):
+            ids = ", ".join(repr(call.id) for call in calls)
+            raise ValueError(f"calls of one message need ids of their own, not {ids}")
         if pinned and role == "assistant" and self.users_first:
             self._pin_opener()
         tail = self.tail
