@@ -1,8 +1,10 @@
 """Real buffers: receives, pickles and files through pool blocks, beside their peers.
 
 Method. Each server is a process of its own, all of them at once; one client, in this
-process, has a connection to each and asks them in turns, the order rotating. CPU is
-the server's, by the clock of its process; latencies are the client's. Pickles and
+process, has connections to each and asks them in turns, the order rotating. CPU is
+the server's, by the clock of its process; latencies are the client's. With one
+connection the server sleeps between two messages, and falling asleep and waking up are
+most of what it pays; with 16 that are asked at once, it is busy. Pickles and
 files: the contenders of a section run in turns in one process; memory is measured in
 a process for each. Ratios are medians of the rounds' own ratios.
 
@@ -24,6 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -50,45 +53,59 @@ MINE = ("ctxpool Protocol", "ctxpool Streams")
 
 
 class Server:
-    def __init__(self, name: str, size: int) -> None:
+    def __init__(self, name: str, size: int, connections: int) -> None:
         command = [sys.executable, str(HERE / "echo_server.py"), name, str(size)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         port = self.process.stdout.readline()
         if not port:
             raise RuntimeError(f"{name}: the server did not start")
-        self.socket = socket.create_connection(("127.0.0.1", int(port)), timeout=60)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sockets = []
+        for _ in range(connections):
+            connected = socket.create_connection(("127.0.0.1", int(port)), timeout=60)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.sockets.append(connected)
         # The clock of another process (clock_getcpuclockid).
         self.clock = (~self.process.pid << 3) | 2
 
     def ask(self, message: bytes, answer: int, n: int, out: list[int]) -> float:
         """us of the server's CPU for a round trip; the client's ns go to *out*."""
-        sock, now = self.socket, time.perf_counter_ns
+        now, trips = time.perf_counter_ns, n // len(self.sockets)
         before = time.clock_gettime_ns(self.clock)
-        for _ in range(n):
+        for _ in range(trips):
             start = now()
-            sock.sendall(message)
-            got = 0
-            while got < answer:
-                got += len(sock.recv(65536)) or sys.exit("the server has hung up")
+            for connected in self.sockets:
+                connected.sendall(message)
+            for connected in self.sockets:
+                left = answer
+                while left:
+                    got = len(connected.recv(65536))
+                    left -= got or sys.exit("the server has hung up")
             out.append(now() - start)
-        return (time.clock_gettime_ns(self.clock) - before) / n / 1e3
+        used = time.clock_gettime_ns(self.clock) - before
+        return used / trips / len(self.sockets) / 1e3
 
     def close(self) -> None:
-        self.socket.close()
+        for connected in self.sockets:
+            connected.close()
         self.process.kill()
         self.process.communicate()
 
 
 def served(
-    names: tuple[str, ...], size: int, frames: bool, trips: int, rounds: int
+    names: tuple[str, ...],
+    size: int,
+    frames: bool,
+    trips: int,
+    rounds: int,
+    connections: int = 1,
 ) -> list[dict[str, Any]]:
     message, answer = bytes(size), 1 if frames else size
     with ExitStack() as stack:
         servers = {}
         for name in names:
-            servers[name] = server = Server(name, size if frames else 0)
+            server = Server(name, size if frames else 0, connections)
+            servers[name] = server
             stack.callback(server.close)
             server.ask(message, answer, trips, [])
         cpu: dict[str, list[float]] = {name: [] for name in names}
@@ -369,15 +386,16 @@ def files(size: int, kept: int, rounds: int) -> Findings:
 
 def sections(quick: bool, progress: Callable[[str], None]) -> Iterator[Section]:
     rounds = 3 if quick else 15
-    for size in (64, KIB, 4 * KIB):
+    for size, connections in product((64, KIB, 4 * KIB), (1, 16)):
 
-        def echo(size: int = size) -> Findings:
+        def echo(size: int = size, connections: int = connections) -> Findings:
             progress(f"echo of {size} bytes")
             trips = 200 if quick else 2_000
-            rows = served((*ECHOES, *MINE), size, False, trips, rounds)
-            return server_findings(rows, f"echo of {size:,} bytes", False)
+            rows = served((*ECHOES, *MINE), size, False, trips, rounds, connections)
+            what = f"echo of {size:,} bytes, {connections} at once"
+            return server_findings(rows, what, False)
 
-        yield Section(f"echo: {size:,} bytes there and back", echo)
+        yield Section(f"echo: {size:,} bytes, {connections} at once", echo)
     for size in (64 * KIB, MIB):
 
         def framed(size: int = size) -> Findings:

@@ -84,7 +84,7 @@ PANELS = {
     "touch: 1,024 KiB, 4 live, main": "1 MiB and its first touch, 4 alive",
     "touch: 65,536 KiB, 1 live, main": "64 MiB and its first touch",
     "shared: take": "Shared memory: taken, touched, given back",
-    "echo: 1,024": "Server's CPU for an echo of 1 KiB",
+    "echo: 1,024 bytes, 16": "Server's CPU for an echo of 1 KiB, 16 at once",
     "pickle: 1 arrays": "32 MiB of arrays unpickled, 4 kept",
     "file: blocks of 1 MiB from the page cache, 0": "A block of 1 MiB of a file",
 }

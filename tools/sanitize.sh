@@ -23,10 +23,11 @@ ASAN_OPTIONS="detect_leaks=$leaks" tools/ctest.sh build/csrc-sanitize \
 echo "--- the Python tests"
 # CPython keeps memory until it exits: no leak check. PYTHONMALLOC=malloc: every
 # object is a block of its own, with red zones around it. The build tests run
-# compilers, which are none of the sanitizer's business; nor are the pure twins.
+# compilers, which are none of the sanitizer's business; nor is what is Python alone.
 asan="$(gcc -print-file-name=libasan.so)" ubsan="$(gcc -print-file-name=libubsan.so)"
 export INSTALL_ARGS="-Ccmake.build-type=Debug -Ccmake.define.CTXPOOL_SANITIZE=$sanitizers"
 export RUN="env LD_PRELOAD=$asan:$ubsan PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1"
-tools/suite.sh "$python" sanitize --ignore=tests/build \
+tools/suite.sh "$python" sanitize --ignore=tests/build --ignore=tests/context \
+  --ignore=tests/cli \
   --ignore=tests/conformance/test_numpy_under_pool.py --timeout=600 \
   --hypothesis-profile=quick -k "not pure" "$@"

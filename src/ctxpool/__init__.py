@@ -17,6 +17,8 @@ The engine, each of it native with a pure-Python twin of the same behaviour:
 Decorators over the caches: :func:`lru_cache`, :func:`ttl_cache`, :func:`cached_method`.
 NumPy's own arrays out of a pool: :func:`numpy_pool`.
 
+Memory of an agent: :mod:`ctxpool.context`.
+
 ``ctxpool.backend`` tells which of the two is at work, ``"native"`` or ``"pure"``.
 """
 
@@ -52,6 +54,7 @@ from .stats import (
     PooledObject,
     SharedPoolStats,
     SizeClassStats,
+    SpillStats,
     TokenWindowStats,
 )
 
@@ -62,6 +65,8 @@ if TYPE_CHECKING:
     from .context.messages import Message
     from .context.retrieval import ContextRetriever
     from .context.semantic import SemanticMemory
+    from .context.overflow import OverflowChain
+    from .context.spill import SpillStore
     from .context.window import ContextWindow
     from .pools.manager import (
         ResourceManager,
@@ -96,6 +101,7 @@ __all__ = [
     "ObjectLease",
     "ObjectPool",
     "ObjectPoolStats",
+    "OverflowChain",
     "PooledObject",
     "ResourceManager",
     "SemanticMemory",
@@ -103,6 +109,8 @@ __all__ = [
     "SharedBlockPool",
     "SharedPoolStats",
     "SizeClassStats",
+    "SpillStats",
+    "SpillStore",
     "TokenWindow",
     "TokenWindowStats",
     "__version__",
@@ -132,6 +140,8 @@ _LAZY = {
     "SemanticMemory": "context.semantic",
     "MemoryPool": "pools.sized",
     "NumpyPool": "pools.numpy",
+    "OverflowChain": "context.overflow",
+    "SpillStore": "context.spill",
     "ContextWindow": "context.window",
     "Message": "context.messages",
     "cached_method": "caches.decorators",

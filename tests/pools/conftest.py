@@ -18,5 +18,5 @@ def memory_pool(impl, monkeypatch):
 
 @pytest.fixture
 def open_fds():
-    """The open descriptors, by a call. Compare by <=: others' garbage may close some."""
+    """The open descriptors, by a call. Compare by <=: garbage may close some."""
     return lambda: set(os.listdir("/proc/self/fd"))

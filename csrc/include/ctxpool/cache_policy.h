@@ -513,23 +513,15 @@ cxp_cache_welcome(const cxp_lru_table *t, uint32_t tag)
         cxp_ghosts_expect(&t->policy->ghosts, tag);
 }
 
-/* As cxp_lru_replace_at(). */
-static inline int
-cxp_cache_replace_at(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag,
-                     uint32_t at)
-{
-    if (t->policy && cxp_policy_yield_(t->policy, t, e))
-        return -1;
-    if (cxp_lru_replace_at(t, e, key, value, tag, at))
-        return -1;
-    return t->policy ? cxp_policy_admit_(t->policy, t, e) : 0;
-}
-
 /* As cxp_lru_replace(). */
 static inline int
 cxp_cache_replace(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag)
 {
-    return cxp_cache_replace_at(t, e, key, value, tag, cxp_lru_vacant(t, tag));
+    if (t->policy && cxp_policy_yield_(t->policy, t, e))
+        return -1;
+    if (cxp_lru_replace(t, e, key, value, tag))
+        return -1;
+    return t->policy ? cxp_policy_admit_(t->policy, t, e) : 0;
 }
 
 /* cxp_lru_detach(); the policy stays with `t`, as new. */

@@ -20,6 +20,9 @@
  *              as number the slots; then 4 bits for its distance from home (15: or
  *              more); the rest is a part of the tag that its home does not tell. Open
  *              addressing, linear probing, at most 0.6 full, a power of two of them.
+ *              Those in a row lie in the order of their homes (Robin Hood hashing:
+ *              Celis, Larson and Munro, 1985): none is far from its home, and taking
+ *              one out moves only the few behind it that are not at home.
  *     entries  {key, value, tag, seq, prev, next}, 32 bytes. Entry 0 is the head of
  *              the recency list: its next is the most recent, its prev the least.
  *     Both begin on a line of the processor's cache, so that no entry, and no home of
@@ -32,7 +35,8 @@
  *
  * Invariants (cxp_lru_check() walks them all)
  *     1. Each live entry (key not NULL) is in exactly one slot, with its distance and
- *        its part of the tag, and between its home and that slot no slot is empty.
+ *        its part of the tag, and between its home and that slot no slot is empty, nor
+ *        taken by an entry with a later home.
  *     2. The recency list holds each live entry once; `used` is their number.
  *     3. Entries 1..high are live or on the free list, never both.
  *     4. seq is different for each live entry and below next_seq.
@@ -229,14 +233,58 @@ cxp_lru_next(const cxp_lru_table *t, uint32_t tag, uint32_t *at)
     return cxp_lru_probe_(t, tag, (*at + 1) & t->mask, at);
 }
 
-/* The slot for a new entry of that tag. */
+/* ---- Slots ---- */
+
+/* How far the entry in slot p is from its home. */
 static inline uint32_t
-cxp_lru_vacant(const cxp_lru_table *t, uint32_t tag)
+cxp_lru_distance_(const cxp_lru_table *t, uint32_t p)
 {
-    uint32_t p = cxp_lru_home(t, tag);
-    while (t->slots[p])
-        p = (p + 1) & t->mask;
-    return p;
+    uint32_t slot = t->slots[p], distance = slot >> (32 - t->shift) & 15;
+    if (distance < 15)
+        return distance;
+    return (p - cxp_lru_home(t, t->entries[slot & t->mask].tag)) & t->mask;
+}
+
+/* Give e a slot, behind all whose home is not later; the others there move up. */
+static inline void
+cxp_lru_place_(cxp_lru_table *t, uint32_t e, uint32_t tag)
+{
+    uint32_t mask = t->mask, log = 32 - t->shift, p = cxp_lru_home(t, tag);
+    for (uint32_t far = 0; t->slots[p] && cxp_lru_distance_(t, p) >= far; far++)
+        p = (p + 1) & mask;
+    cxp_lru_slot slot = cxp_lru_slot_(t, p, tag, e), next = t->slots[p];
+    t->slots[p] = slot;
+    while (next) { /* one further from its home each; 15 stays, which is "or more" */
+        slot = next + ((uint32_t)((next >> log & 15) < 15) << log);
+        p = (p + 1) & mask;
+        next = t->slots[p];
+        t->slots[p] = slot;
+    }
+}
+
+/* Empty the slot of e, found from its home under that tag; those behind it that are not
+ * at home move back, so there is no tombstone. */
+static inline void
+cxp_lru_vacate_(cxp_lru_table *t, uint32_t e, uint32_t tag)
+{
+    cxp_lru_slot *slots = t->slots;
+    uint32_t mask = t->mask, log = 32 - t->shift, p = cxp_lru_home(t, tag);
+    while ((slots[p] & mask) != e)
+        p = (p + 1) & mask;
+    for (;;) {
+        uint32_t hole = p;
+        p = (p + 1) & mask;
+        cxp_lru_slot slot = slots[p];
+        uint32_t distance = slot >> log & 15;
+        if (!distance) { /* at home, or empty */
+            slots[hole] = 0;
+            return;
+        }
+        slots[hole] =
+            distance < 15
+                ? slot - (1u << log)
+                : cxp_lru_slot_(t, hole, t->entries[slot & mask].tag, slot & mask);
+    }
 }
 
 /* ---- Recency ---- */
@@ -392,10 +440,8 @@ cxp_lru_rehash_(cxp_lru_table *t, uint32_t need)
     grown.mask = (uint32_t)(n - 1);
     grown.shift = 32 - log;
     for (uint32_t e = 1; e <= t->high; e++)
-        if (t->entries[e].key) {
-            uint32_t tag = t->entries[e].tag, p = cxp_lru_vacant(&grown, tag);
-            grown.slots[p] = cxp_lru_slot_(&grown, p, tag, e);
-        }
+        if (t->entries[e].key)
+            cxp_lru_place_(&grown, e, t->entries[e].tag);
     free(t->slots_block);
     memcpy(t, &grown, offsetof(cxp_lru_table, used));
     t->version++;
@@ -601,34 +647,6 @@ cxp_lru_first_due(const cxp_lru_table *t, double now)
 
 /* ---- Insertion and removal ---- */
 
-/* Empty the slot of e, found from its home under that tag, and shift back what probed
- * past it: no tombstone. */
-static inline void
-cxp_lru_vacate_(cxp_lru_table *t, uint32_t e, uint32_t tag)
-{
-    cxp_lru_slot *slots = t->slots;
-    uint32_t mask = t->mask, log = 32 - t->shift, hole = cxp_lru_home(t, tag);
-    while ((slots[hole] & mask) != e)
-        hole = (hole + 1) & mask;
-    for (uint32_t p = (hole + 1) & mask; slots[p]; p = (p + 1) & mask) {
-        cxp_lru_slot slot = slots[p];
-        uint32_t gap = (p - hole) & mask, distance = slot >> log & 15;
-        if (distance == 15) { /* or more: rare, so look */
-            uint32_t its = t->entries[slot & mask].tag;
-            if (((p - cxp_lru_home(t, its)) & mask) >= gap) {
-                slots[hole] = cxp_lru_slot_(t, hole, its, slot & mask);
-                hole = p;
-            }
-            continue;
-        }
-        /* No branch on what the hashes decide: it would be missed every other time. */
-        int fits = distance >= gap;
-        slots[fits ? hole : p] = fits ? slot - (gap << log) : slot;
-        hole = fits ? p : hole;
-    }
-    slots[hole] = 0;
-}
-
 /* A new entry, the most recent; the key must not be there yet. 0: no memory, or
  * CXP_LRU_MAX_ENTRIES are there. */
 static inline uint32_t
@@ -649,8 +667,7 @@ cxp_lru_insert(cxp_lru_table *t, void *key, void *value, uint32_t tag)
     entry->tag = tag;
     entry->seq = t->next_seq++;
     cxp_lru_link_(t->entries, e);
-    uint32_t p = cxp_lru_vacant(t, tag);
-    t->slots[p] = cxp_lru_slot_(t, p, tag, e);
+    cxp_lru_place_(t, e, tag);
     if (t->sizes)
         t->sizes[e] = 0;
     if (t->place)
@@ -689,23 +706,18 @@ cxp_lru_remove(cxp_lru_table *t, uint32_t e)
 }
 
 /* Give e to another key that is not there yet: what removing e and inserting the other
- * comes to, in a full cache. `at` is the slot where the search for that key ended.
- * -1: no memory, once in 2^32 insertions. */
+ * comes to, in a full cache. -1: no memory, once in 2^32 insertions. */
 static inline int
-cxp_lru_replace_at(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag,
-                   uint32_t at)
+cxp_lru_replace(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag)
 {
     if (t->next_seq == UINT32_MAX && cxp_lru_renumber_(t))
         return -1;
     cxp_lru_entry *entry = &t->entries[e];
-    uint32_t old = entry->tag;
+    cxp_lru_vacate_(t, e, entry->tag);
+    cxp_lru_place_(t, e, tag);
     entry->key = key;
     entry->value = value;
     entry->tag = tag;
-    /* For a moment e is in two slots, and one more is taken than there should be. The
-     * new one was empty, so it does not lie between the old one and its home. */
-    t->slots[at] = cxp_lru_slot_(t, at, tag, e);
-    cxp_lru_vacate_(t, e, old);
     entry->seq = t->next_seq++;
     cxp_lru_promote(t, e);
     if (t->due_count)
@@ -715,13 +727,6 @@ cxp_lru_replace_at(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_
     t->inserts++;
     t->version++;
     return 0;
-}
-
-/* The same, where the search has not been made. */
-static inline int
-cxp_lru_replace(cxp_lru_table *t, uint32_t e, void *key, void *value, uint32_t tag)
-{
-    return cxp_lru_replace_at(t, e, key, value, tag, cxp_lru_vacant(t, tag));
 }
 
 /* ---- Check ---- */
@@ -743,7 +748,9 @@ cxp_lru_check(const cxp_lru_table *t)
             return 1;
         for (uint32_t p = cxp_lru_home(t, t->entries[e].tag); p != i;
              p = (p + 1) & t->mask)
-            if (!t->slots[p] || (t->slots[p] & t->mask) == e)
+            if (!t->slots[p] || (t->slots[p] & t->mask) == e ||
+                cxp_lru_distance_(t, p) <
+                    ((p - cxp_lru_home(t, t->entries[e].tag)) & t->mask))
                 return 1;
     }
     if (filled != t->used || (t->mask && filled > ((uint64_t)t->mask + 1) * 6 / 10))

@@ -89,9 +89,10 @@ cxp_same_atom(PyObject *a, PyObject *b)
     return -1;
 }
 
-/* cxp_find_at() from the entry e, which is there but is not the key itself. */
+/* cxp_find() from the entry e in slot `at`, which is there but is not the key itself.
+ */
 static uint32_t __attribute__((noinline))
-cxp_find_on(cxp_lru_table *t, PyObject *key, uint32_t tag, uint32_t *at, uint32_t e)
+cxp_find_on(cxp_lru_table *t, PyObject *key, uint32_t tag, uint32_t at, uint32_t e)
 {
     while (e) {
         PyObject *candidate = t->entries[e].key;
@@ -106,33 +107,26 @@ cxp_find_on(cxp_lru_table *t, PyObject *key, uint32_t tag, uint32_t *at, uint32_
             if (same < 0)
                 return CXP_ERROR;
             if (version != t->version) {
-                e = cxp_lru_first(t, tag, at);
+                e = cxp_lru_first(t, tag, &at);
                 continue;
             }
         }
         if (same)
             return e;
-        e = cxp_lru_next(t, tag, at);
+        e = cxp_lru_next(t, tag, &at);
     }
     return 0;
 }
 
-/* The entry of key; 0: none, and *at is the slot for it; CXP_ERROR. The caller holds
- * the lock, which a comparison may let go for a while. */
+/* The entry of key; 0: none; CXP_ERROR. The caller holds the lock, which a comparison
+ * may let go for a while. */
 static inline __attribute__((always_inline)) uint32_t
-cxp_find_at(cxp_lru_table *t, PyObject *key, uint32_t tag, uint32_t *at)
+cxp_find(cxp_lru_table *t, PyObject *key, uint32_t tag)
 {
-    uint32_t e = cxp_lru_first(t, tag, at);
+    uint32_t at, e = cxp_lru_first(t, tag, &at);
     if (CXP_LIKELY(!e || t->entries[e].key == (void *)key))
         return e;
     return cxp_find_on(t, key, tag, at, e);
-}
-
-static inline uint32_t
-cxp_find(cxp_lru_table *t, PyObject *key, uint32_t tag)
-{
-    uint32_t at;
-    return cxp_find_at(t, key, tag, &at);
 }
 
 /* ---- What was taken out ---- */
@@ -308,14 +302,14 @@ cxp_store(PyObject *self, cxp_lru_table *t, const uint32_t *capacity, int *track
           uint64_t *evicted, PyObject *key, PyObject *value, PyObject **old_key,
           PyObject **old_value)
 {
-    uint32_t tag, e, at;
+    uint32_t tag, e;
     int result = CXP_STORED;
     PyObject *replaced = NULL;
     if (CXP_UNLIKELY(cxp_key_tag(key, &tag)))
         return -1;
     /* On self: against any other call on this cache. */
     CXP_BEGIN(self);
-    e = cxp_find_at(t, key, tag, &at);
+    e = cxp_find(t, key, tag);
     if (CXP_UNLIKELY(e == CXP_ERROR))
         result = -1;
     else if (CXP_UNLIKELY(t->due_count || !*capacity))
@@ -334,7 +328,7 @@ cxp_store(PyObject *self, cxp_lru_table *t, const uint32_t *capacity, int *track
         e = cxp_cache_victim(t);
         *old_key = t->entries[e].key;
         *old_value = t->entries[e].value;
-        if (CXP_LIKELY(!cxp_cache_replace_at(t, e, key, value, tag, at))) {
+        if (CXP_LIKELY(!cxp_cache_replace(t, e, key, value, tag))) {
             *evicted += 1;
             result = CXP_EVICTED;
             cxp_cache_expect(t);

@@ -7,36 +7,42 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .auto_index import AutoIndex, AutoIndexStats, load_index
+    from .compression import AdaptiveCompressor, Compressed
     from .counting import MessageCounter
     from .embedders import CachedEmbedder, CallableEmbedder, SentenceEmbedder
     from .embedding import Embedder, HashedEmbedder
     from .episodes import Consolidation, Episode, EpisodicStats, Recollection
     from .episodic import EpisodicMemory
+    from .extract import Extract, Span
     from .facts import Fact, Mention, extract_facts
     from .formats import from_anthropic, from_openai, to_anthropic, to_openai
     from .graph import HNSWIndex
+    from .group_value import GroupValue
     from .hits import Hit, RecallReport, Record, RetrieverStats
+    from .importance import ImportanceModel
     from .langchain import from_langchain, to_langchain
     from .memories import HierarchicalMemoryStats, Memory, MemoryContext
     from .memory import HierarchicalMemory
     from .messages import Group, Message, ToolCall
     from .mmr import maximal_marginal_relevance
-    from .prompt_cache import BreakCost, CachedPrompt, CachePrices, PromptCache
+    from .overflow import OverflowChain, OverflowStrategy
+    from .overflow_draft import OverflowDraft
+    from .overflow_report import OverflowAction, OverflowProblem, OverflowReport, OverflowResult
+    from .overflow_strategies import Compress, Evict, Spill
+    from .prompt_cache import BreakCost, CachePrices, CachedPrompt, PromptCache
     from .relations import Entity, Neighbour, Relation, SemanticStats
     from .retrieval import ContextRetriever
+    from .scoring import FEATURES, ScoredPieces
     from .semantic import SemanticMemory
-    from .tokens import (
-        BytePairTokenizer,
-        HeuristicTokenizer,
-        TiktokenTokenizer,
-        TokenCounter,
-        Tokenizer,
-        load_tokenizer,
-    )
+    from .sentences import Piece
+    from .spill import SpillStore, Spilled
+    from .summarise import Summarise
+    from .tokens import BytePairTokenizer, HeuristicTokenizer, TiktokenTokenizer, TokenCounter, Tokenizer, load_tokenizer
     from .vectors import FlatIndex, VectorIndex
     from .window import ContextWindow
 
 __all__ = [
+    "AdaptiveCompressor",
     "AutoIndex",
     "AutoIndexStats",
     "BreakCost",
@@ -45,6 +51,8 @@ __all__ = [
     "CachedEmbedder",
     "CachedPrompt",
     "CallableEmbedder",
+    "Compress",
+    "Compressed",
     "Consolidation",
     "ContextRetriever",
     "ContextWindow",
@@ -53,30 +61,49 @@ __all__ = [
     "Episode",
     "EpisodicMemory",
     "EpisodicStats",
+    "Evict",
+    "Extract",
+    "FEATURES",
     "Fact",
     "FlatIndex",
     "Group",
+    "GroupValue",
     "HNSWIndex",
     "HashedEmbedder",
     "HeuristicTokenizer",
     "HierarchicalMemory",
     "HierarchicalMemoryStats",
     "Hit",
+    "ImportanceModel",
     "Memory",
     "MemoryContext",
     "Mention",
     "Message",
     "MessageCounter",
     "Neighbour",
+    "OverflowAction",
+    "OverflowChain",
+    "OverflowDraft",
+    "OverflowProblem",
+    "OverflowReport",
+    "OverflowResult",
+    "OverflowStrategy",
+    "Piece",
     "PromptCache",
     "RecallReport",
     "Recollection",
     "Record",
     "Relation",
     "RetrieverStats",
+    "ScoredPieces",
     "SemanticMemory",
     "SemanticStats",
     "SentenceEmbedder",
+    "Span",
+    "Spill",
+    "SpillStore",
+    "Spilled",
+    "Summarise",
     "TiktokenTokenizer",
     "TokenCounter",
     "Tokenizer",
@@ -97,6 +124,8 @@ _homes = {
     "AutoIndex": "auto_index",
     "AutoIndexStats": "auto_index",
     "load_index": "auto_index",
+    "AdaptiveCompressor": "compression",
+    "Compressed": "compression",
     "MessageCounter": "counting",
     "CachedEmbedder": "embedders",
     "CallableEmbedder": "embedders",
@@ -108,6 +137,8 @@ _homes = {
     "EpisodicStats": "episodes",
     "Recollection": "episodes",
     "EpisodicMemory": "episodic",
+    "Extract": "extract",
+    "Span": "extract",
     "Fact": "facts",
     "Mention": "facts",
     "extract_facts": "facts",
@@ -116,10 +147,12 @@ _homes = {
     "to_anthropic": "formats",
     "to_openai": "formats",
     "HNSWIndex": "graph",
+    "GroupValue": "group_value",
     "Hit": "hits",
     "RecallReport": "hits",
     "Record": "hits",
     "RetrieverStats": "hits",
+    "ImportanceModel": "importance",
     "from_langchain": "langchain",
     "to_langchain": "langchain",
     "HierarchicalMemoryStats": "memories",
@@ -130,6 +163,16 @@ _homes = {
     "Message": "messages",
     "ToolCall": "messages",
     "maximal_marginal_relevance": "mmr",
+    "OverflowChain": "overflow",
+    "OverflowStrategy": "overflow",
+    "OverflowDraft": "overflow_draft",
+    "OverflowAction": "overflow_report",
+    "OverflowProblem": "overflow_report",
+    "OverflowReport": "overflow_report",
+    "OverflowResult": "overflow_report",
+    "Compress": "overflow_strategies",
+    "Evict": "overflow_strategies",
+    "Spill": "overflow_strategies",
     "BreakCost": "prompt_cache",
     "CachePrices": "prompt_cache",
     "CachedPrompt": "prompt_cache",
@@ -139,7 +182,13 @@ _homes = {
     "Relation": "relations",
     "SemanticStats": "relations",
     "ContextRetriever": "retrieval",
+    "FEATURES": "scoring",
+    "ScoredPieces": "scoring",
     "SemanticMemory": "semantic",
+    "Piece": "sentences",
+    "SpillStore": "spill",
+    "Spilled": "spill",
+    "Summarise": "summarise",
     "BytePairTokenizer": "tokens",
     "HeuristicTokenizer": "tokens",
     "TiktokenTokenizer": "tokens",

@@ -10,21 +10,25 @@ from .messages import Message, ToolCall
 __all__ = ["dump_message", "load_message"]
 
 _ATOMS = (str, int, float, bool, type(None))
+_DEEPEST = 100  # far below what the encoder and the decoder can do on any stack
 
 
-def _plain(value: Any, where: str) -> Any:
+def _plain(value: Any, where: str, depth: int = 0) -> Any:
     """*value* in what JSON has. The encoder would make text of a key that is none."""
     if isinstance(value, _ATOMS):
         return value
+    if depth == _DEEPEST:
+        raise ValueError(f"{where.partition('[')[0]} is nested over {depth} deep")
     if isinstance(value, Mapping):
         found = {}
         for key, each in value.items():
             if not isinstance(key, str):
                 raise TypeError(f"{where} has a key that is no text: {key!r}")
-            found[key] = _plain(each, f"{where}[{key!r}]")
+            found[key] = _plain(each, f"{where}[{key!r}]", depth + 1)
         return found
     if isinstance(value, list | tuple):
-        return [_plain(each, f"{where}[{i}]") for i, each in enumerate(value)]
+        each_in = enumerate(value)
+        return [_plain(each, f"{where}[{i}]", depth + 1) for i, each in each_in]
     raise TypeError(f"JSON can't hold {where}, {value!r}")
 
 
@@ -68,9 +72,8 @@ def dump_message(message: Message) -> str:
             text = json.dumps(fields)
         return text
     except Exception as error:  # a mapping of the caller's may raise anything
-        reason = "it contains itself" if isinstance(error, RecursionError) else error
         raise UnstorableMessageError(
-            f"message {message.id!r} can't be stored: {reason}", id=message.id
+            f"message {message.id!r} can't be stored: {error}", id=message.id
         ) from error
 
 
