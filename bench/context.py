@@ -2,7 +2,7 @@
 
     python bench/context.py [--quick] [--only TEXT...] [--json FILE] [--plot FILE]
 
-window, overflow, retrieval, memory, prefix, chat: each chapter is a module
+window, overflow, compression, retrieval, memory, prefix, chat: each chapter is a module
 context_*.py, whose first lines say how it measures, whom it compares with, and where we
 lose.
 Contenders take turns in one process, the order rotating; a ratio is the median of the
@@ -15,6 +15,7 @@ A full run takes about fifteen minutes. --quick is for seeing that it works.
 import importlib.util
 
 import context_chat
+import context_compression
 import context_memory
 import context_overflow
 import context_plot
@@ -26,6 +27,7 @@ from runner import run
 CHAPTERS = (
     context_window,
     context_overflow,
+    context_compression,
     context_retrieval,
     context_memory,
     context_prefix,

@@ -33,7 +33,7 @@ from section import Findings, Section
 from ctxpool.codecs import HierarchicalCompressor
 from ctxpool.context import AdaptiveCompressor, HeuristicTokenizer
 from ctxpool.context.extract import extract
-from ctxpool.context.facts import states
+from ctxpool.context.fact_retention import states
 from ctxpool.context.sentences import split
 from ctxpool.context.trim import trim
 

@@ -71,6 +71,9 @@ if TYPE_CHECKING:
     from .context.overflow import OverflowChain
     from .context.retrieval import ContextRetriever
     from .context.semantic import SemanticMemory
+    from .context.retrieval import ContextRetriever
+    from .context.semantic import SemanticMemory
+    from .context.overflow import OverflowChain
     from .context.spill import SpillStore
     from .context.window import ContextWindow
     from .pools.manager import (

@@ -3,14 +3,13 @@ caller's. A text and its vector are one row: neither is there without the other.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from hashlib import blake2b
 from sqlite3 import Connection
 from typing import Any
 
 import numpy as np
 
 from ..errors import DamagedStoreError
+from ._episode_draft import Draft
 from .embedding import Vectors
 from .episodes import Episode
 
@@ -18,11 +17,9 @@ __all__ = [
     "KIND",
     "SCHEMA",
     "VERSION",
-    "Draft",
     "about",
     "absorb",
     "delete",
-    "digest",
     "figures",
     "insert",
     "note",
@@ -52,28 +49,6 @@ _ROW = """\
 SELECT number, id, text, role, created, importance, metadata,
   (SELECT json_group_array(source) FROM source WHERE episode = number) FROM episode"""
 _AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """An episode that is not stored yet."""
-
-    text: str
-    role: str
-    id: str
-    importance: float
-    metadata: str
-    sources: tuple[str, ...]
-    at: float
-
-    def size(self, dimensions: int) -> int:
-        """Bytes in the file: text, metadata and vector."""
-        return len(self.text.encode()) + len(self.metadata.encode()) + 2 * dimensions
-
-
-def digest(role: str, text: str) -> bytes:
-    """What is equal for equal texts of the same role."""
-    return blake2b(f"{role}\0{text}".encode(), digest_size=16).digest()
 
 
 def insert(connection: Connection, draft: Draft, key: bytes, vector: Vectors) -> int:

@@ -14,7 +14,7 @@ from .. import LRUCache
 from ..errors import StoreError, ValueTooLargeError
 from . import _episode_file as file
 from ._database import Database
-from ._episode_file import Draft
+from ._episode_draft import Draft, digest
 from ._retention import Retention
 from .embedding import Embedder, Vectors, unit_rows
 from .episodes import Episode
@@ -194,7 +194,7 @@ class EpisodeStore:
         numbers: list[int] = []
         fresh: dict[int, int] = {}
         for row, draft in enumerate(drafts):
-            key = file.digest(draft.role, draft.text)
+            key = digest(draft.role, draft.text)
             found = connection.execute(
                 "SELECT number, digest FROM episode WHERE digest = ?1 OR id = ?2",
                 (key, draft.id),

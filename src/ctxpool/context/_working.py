@@ -89,7 +89,14 @@ class Working:
     def append(self, message: Message, *, pinned: bool) -> None:
         """Add a message to the window, and to the file."""
         synced = self._synced
-        self.window.append(message, pinned=pinned)
+        try:
+            self.window.append(message, pinned=pinned)
+        except BaseException:
+            # It is in the window if it was a callback that raised: see forget().
+            with self._lock:
+                self._ids.add(message.id)
+                self._changed = True
+            raise
         self._save(synced, message, pinned)
 
     def _save(
@@ -149,9 +156,10 @@ class Working:
                     for message in group.messages
                 )
             ]
-            self.window.clear()
-            for group in kept:
-                self.window.extend(group.messages, pinned=group.pinned)
+            if len(kept) < len(groups):
+                self.window.clear()
+                for group in kept:
+                    self.window.extend(group.messages, pinned=group.pinned)
             self._save(self._synced)
             if self._file is not None:
                 self._file.database.purge()

@@ -1,6 +1,5 @@
 """What was experienced, found again by likeness, recency and importance."""
 
-import json
 import math
 import os
 import time
@@ -11,7 +10,7 @@ from typing import Any, Self, SupportsIndex
 from .. import _arguments, parse_size
 from ..errors import StoreClosedError, ValueTooLargeError
 from . import _episode_file as file
-from ._episode_file import Draft
+from ._episode_draft import Draft, drafted
 from ._episode_store import EpisodeStore
 from .auto_index import AutoIndex
 from .embedding import Embedder, HashedEmbedder, embed_queries
@@ -204,54 +203,34 @@ class EpisodicMemory:
         StoreError
             It can't be written. Nothing has changed.
         """
-        draft = self._draft(text, role, id, importance, metadata, sources, at)
-        return self._added([draft])[0]
+        one = {
+            "text": text,
+            "role": role,
+            "id": id,
+            "importance": importance,
+            "metadata": metadata,
+            "sources": sources,
+            "at": at,
+        }
+        return self.remember_many([one])[0]
 
     def remember_many(self, texts: Iterable[str | Mapping[str, Any]]) -> list[Episode]:
         """Store texts, or mappings of the arguments of :meth:`remember`, in one
         transaction: all or none. The episodes come back in the same order."""
-        drafts = [
-            self._draft(**({"text": one} if isinstance(one, str) else dict(one)))
-            for one in texts
-        ]
+        if isinstance(texts, str):
+            raise TypeError(f"a sequence of texts is needed, not one: {texts!r}")
+        now = self._clock()
+        drafts = []
+        for one in texts:
+            draft = drafted(now, **(one if isinstance(one, Mapping) else {"text": one}))
+            size = draft.size(self.embedder.dimensions)
+            if size > self._max_bytes:
+                raise ValueTooLargeError(
+                    f"an episode of {size} bytes is more than max_bytes, "
+                    f"{self._max_bytes}"
+                )
+            drafts.append(draft)
         return self._added(drafts)
-
-    def _draft(
-        self,
-        text: str,
-        role: str = "",
-        id: str | None = None,
-        importance: float = 0.5,
-        metadata: Mapping[str, Any] | None = None,
-        sources: Iterable[str] = (),
-        at: float | None = None,
-    ) -> Draft:
-        for name, value in (("text", text), ("role", role), ("id", id or "")):
-            if not isinstance(value, str):
-                raise TypeError(f"{name} must be str, not {value!r}")
-        if not text.strip():
-            raise ValueError(f"text must not be empty, not {text!r}")
-        if isinstance(sources, str):
-            raise TypeError(f"sources must be a sequence of ids, not {sources!r}")
-        try:
-            packed = json.dumps(dict(metadata or {}), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"metadata must be JSON: {error}") from None
-        draft = Draft(
-            text,
-            role,
-            id or file.digest(role, text).hex(),
-            _arguments.fraction("importance", importance),
-            packed,
-            tuple(sources),
-            self._when(at),
-        )
-        size = draft.size(self.embedder.dimensions)
-        if size > self._max_bytes:
-            raise ValueTooLargeError(
-                f"an episode of {size} bytes is more than max_bytes={self._max_bytes}"
-            )
-        return draft
 
     def _added(self, drafts: list[Draft]) -> list[Episode]:
         if not drafts:

@@ -92,8 +92,9 @@ class HierarchicalMemory(AsyncMemory):
     Notes
     -----
     When a call returns, what it wrote survives ``kill -9``. Callbacks (tokenizer,
-    embedder, extractor, importance, overflow) are called outside any lock; those of a
-    new message before anything is written, except for *overflow* and *on_evict*.
+    embedder, extractor, importance, overflow) are called outside any lock. What one of
+    them raises while a message is taken in reaches the caller, and the message is in no
+    tier; only where the tokens of what it brings to mind can't be counted, it is.
 
     **Thread-safety**: calls may come from any thread. Each tier is changed atomically;
     the three one after the other. A forked child can't use a memory that has a
