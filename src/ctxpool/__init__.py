@@ -63,17 +63,14 @@ from .stats import (
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
-    from .context.episodic import EpisodicMemory
-    from .context.memory import HierarchicalMemory
     from .codecs.hierarchy import HierarchicalCompressor
     from .context.compression import AdaptiveCompressor
+    from .context.episodic import EpisodicMemory
+    from .context.memory import HierarchicalMemory
     from .context.messages import Message
     from .context.overflow import OverflowChain
     from .context.retrieval import ContextRetriever
     from .context.semantic import SemanticMemory
-    from .context.retrieval import ContextRetriever
-    from .context.semantic import SemanticMemory
-    from .context.overflow import OverflowChain
     from .context.spill import SpillStore
     from .context.window import ContextWindow
     from .pools.manager import (
@@ -97,8 +94,8 @@ __all__ = [
     "ContextWindow",
     "ContextWindowStats",
     "EpisodicMemory",
-    "HierarchicalMemory",
     "HierarchicalCompressor",
+    "HierarchicalMemory",
     "LRUCache",
     "LRUCacheStats",
     "LazyProxy",
