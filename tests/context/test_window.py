@@ -90,6 +90,15 @@ def test_what_is_pinned_stays():
     assert window.fits(6) == len(window)
 
 
+def test_a_pinned_answer_keeps_its_question_and_not_what_came_before():
+    window = opened(22, sink=0)
+    window.extend([Message("system", "ssssss"), user("qqq"), answer("a" * 7)])
+    window.append(user("rrr"))
+    window.append(answer("b" * 8), pinned=True)
+    assert texts(window) == ["ssssss", "rrr", "b" * 8]
+    window.check()
+
+
 def test_a_call_and_its_results_stay_together():
     window = opened(12)
     window.append(user("q"))

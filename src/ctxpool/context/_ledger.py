@@ -327,9 +327,11 @@ class Ledger:
         }
         return [m for m in messages if id(m) not in withheld] if withheld else messages
 
-    def cut_bytes(self, at: int, opener: int, nbytes: int) -> tuple[int, int]:
-        """That cut, moved on until what it leaves is at most *nbytes*, or only the
-        newest entry. O(n)."""
+    def cut_bytes(
+        self, at: int, opener: int, nbytes: int, least: int
+    ) -> tuple[int, int]:
+        """That cut, moved on until what it leaves is at most *nbytes*, or only what
+        fits in *least* tokens. O(n)."""
         ahead = self.fixed_bytes
         suffix = []
         for entry in reversed(self.tail):
@@ -338,7 +340,6 @@ class Ledger:
         suffix.reverse()
         newest = self.newest()
         end = newest.number - self.base if newest else 0
-        least = self.least()[0]
         for place in range(at + 1, end + 1):
             more = self.tail[opener].nbytes if opener >= 0 else 0
             if at >= end or suffix[at] + more <= nbytes:

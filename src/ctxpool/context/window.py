@@ -320,10 +320,14 @@ class ContextWindow:
             ledger, was = self._ledger, self._ledger.tokens
             tokens, nbytes = self._mark(self._low_water)
             least = ledger.least()
+            if least[0] > self._limit:  # the newest is pinned now, with its question
+                least = 0, 0
             overlap = min(ledger.fixed_tokens + self._overlap, self._limit)
             at, opener = ledger.cut(max(tokens, overlap, least[0]), sending=False)
             if self._max_bytes is not None:
-                at, opener = ledger.cut_bytes(at, opener, max(nbytes, least[1]))
+                at, opener = ledger.cut_bytes(
+                    at, opener, max(nbytes, least[1]), least[0]
+                )
             dropped = ledger.drop(at, opener)
             self._epoch += 1
             self._evictions += 1
