@@ -149,7 +149,7 @@ def test_what_is_too_large_is_refused_and_nothing_changes():
     with pytest.raises(BudgetExceededError, match="13 tokens needs 20"):
         window.append(Message("system", "x" * 13))
     with pytest.raises(BudgetExceededError):
-        window.extend([user("a"), user("b"), user("x" * 13)])
+        window.extend([answer("a", "c"), user("b"), user("x" * 13)])
     assert window.stats() == before
     assert (texts(window), told) == (["sss", "qqqq"], [])
     window.append(user("x" * 12))

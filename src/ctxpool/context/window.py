@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, SupportsIndex
@@ -197,13 +198,14 @@ class ContextWindow:
     def _begin(self) -> None:
         """What a window has that neither a copy nor a pickle takes along."""
         self._epoch = 0  # changed by whatever is not the addition of a group
-        self._reducing = False
+        self._reducing = 0  # the process that asks overflow: a child's parent is not it
         self._lock = new_lock()
 
     # -- adding -------------------------------------------------------------------
 
     def append(self, message: Message, *, pinned: bool = False) -> None:
-        """Add a message as the newest; a tool's result goes to its call.
+        """Add a message as the newest; a tool's result goes to its call, and is pinned
+        if that is.
 
         Raises
         ------
@@ -227,13 +229,15 @@ class ContextWindow:
         """
         counted = [(message, *self._cost(message)) for message in messages]
         with self._lock:
-            before = self._ledger, self._sunk, self._appended
+            names = ("_ledger", "_sunk", "_appended", "_breaks", "_broken")
+            before = {name: getattr(self, name) for name in names}
             self._ledger = self._ledger.copy()
             try:
                 for message, tokens, nbytes in counted:
                     self._add(message, tokens, nbytes, pinned)
             except BaseException:
-                self._ledger, self._sunk, self._appended = before
+                for name, value in before.items():
+                    setattr(self, name, value)
                 raise
             over = self._over(self._high_water)
         if over:
@@ -299,8 +303,9 @@ class ContextWindow:
 
     def _make_room(self) -> None:
         with self._lock:
-            ask = self._overflow is not None and not self._reducing
-            self._reducing = self._reducing or ask
+            ask = self._overflow is not None and self._reducing != os.getpid()
+            if ask:
+                self._reducing = os.getpid()
         if not ask:
             # Who waits for another thread's overflow, or for its own, would wait long.
             self._evict(1.0 if self._overflow is not None else self._high_water)
@@ -309,7 +314,7 @@ class ContextWindow:
             self._reduce()
         finally:
             with self._lock:
-                self._reducing = False
+                self._reducing = 0
             self._evict(1.0)
 
     def _evict(self, share: float) -> None:
