@@ -201,7 +201,7 @@ def test_wrong_arguments_are_told():
         window.messages(-1)
     with pytest.raises(BudgetExceededError):
         window.fits(-1)
-    with pytest.raises(ValueError, match="ids of their own, not 'c', 'c'"):
+    with pytest.raises(ValueError, match="own ids, not 'c', 'c'"):
         window.append(answer("", "c", "c"))
     with pytest.raises(TypeError, match="must be a dict, not 'image'"):
         window.append(Message("user", parts=("image",)))

@@ -215,7 +215,8 @@ class ContextWindow:
         UnknownToolCallError
             It is the result of no call that waits for one. Nothing was changed.
         """
-        tokens, nbytes = self._cost(message)
+        tokens = self._count(message)
+        nbytes = 0 if self._max_bytes is None else _nbytes(message)
         with self._lock:
             self._add(message, tokens, nbytes, pinned)
             over = self._over(self._high_water)
@@ -257,7 +258,9 @@ class ContextWindow:
             sunk += 1
         limit, max_bytes = self._limit, self._max_bytes
         was = ledger.tokens
-        if was + tokens > limit or max_bytes is not None:
+        if was + tokens > limit or (
+            max_bytes is not None and ledger.nbytes + nbytes > max_bytes
+        ):
             needed = ledger.needed(message, tokens, nbytes, pinned)
             if needed[0] > limit:
                 raise BudgetExceededError(
@@ -293,12 +296,13 @@ class ContextWindow:
         return tokens + int(share * (self._limit - tokens)), nbytes
 
     def _over(self, share: float) -> bool:
-        ledger = self._ledger
-        if share == 1 and self._max_bytes is None:
-            return ledger.tokens > self._limit
-        tokens, nbytes = self._mark(share)
+        ledger, max_bytes = self._ledger, self._max_bytes
+        if share == 1:
+            tokens, nbytes = self._limit, max_bytes or 0
+        else:
+            tokens, nbytes = self._mark(share)
         return ledger.tokens > tokens or (
-            self._max_bytes is not None and ledger.nbytes > nbytes
+            max_bytes is not None and ledger.nbytes > nbytes
         )
 
     def _make_room(self) -> None:
