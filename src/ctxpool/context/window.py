@@ -115,33 +115,6 @@ class ContextWindow:
     ['Answer in one word.', 'What is 5 plus 5?', '10']
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_appended",
-        "_breaks",
-        "_broken",
-        "_count",
-        "_epoch",
-        "_evicted",
-        "_evicted_tokens",
-        "_evictions",
-        "_high_water",
-        "_ledger",
-        "_limit",
-        "_lock",
-        "_low_water",
-        "_max_bytes",
-        "_on_evict",
-        "_overflow",
-        "_overlap",
-        "_reducing",
-        "_reductions",
-        "_report",
-        "_reserve",
-        "_sink",
-        "_sunk",
-    )
-
     def __init__(
         self,
         budget: SupportsIndex,
@@ -237,8 +210,7 @@ class ContextWindow:
                 for message, tokens, nbytes in counted:
                     self._add(message, tokens, nbytes, pinned)
             except BaseException:
-                for name, value in before.items():
-                    setattr(self, name, value)
+                vars(self).update(before)
                 raise
             over = self._over(self._high_water)
         if over:
@@ -534,16 +506,14 @@ class ContextWindow:
     __copy__ = copy
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("__weakref__", "_epoch", "_lock", "_reducing", "_ledger")
         with self._lock:
-            names = [name for name in ContextWindow.__slots__ if name not in own]
-            state = {name: getattr(self, name) for name in names}
-            state.update(getattr(self, "__dict__", {}))  # of a subclass
-            return {**state, "_ledger": self._ledger.copy()}
+            state = {**vars(self), "_ledger": self._ledger.copy()}
+        for name in ("_epoch", "_lock", "_reducing"):
+            del state[name]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
+        vars(self).update(state)
         self._begin()
 
     def __repr__(self) -> str:
