@@ -138,8 +138,8 @@ def question(count: int, rounds: int) -> Findings:
     window = ContextWindow(2**40, tokenizer=tokenizer())
     window.extend(messages)
     contenders: dict[str, tuple[Callable[[], Any], int]] = {
-        "ours: fits": (lambda: window.fits(BUDGET), 2_000),
-        "ours: messages": (lambda: window.messages(BUDGET), 500),
+        "ours: fits": (lambda: window.fits(BUDGET), 200),
+        "ours: messages": (lambda: window.messages(BUDGET), 100),
     }
     if HAS_LANGCHAIN:
         theirs, counter = to_langchain(messages), langchain_count()

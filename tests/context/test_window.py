@@ -90,6 +90,15 @@ def test_what_is_pinned_stays():
     assert window.fits(6) == len(window)
 
 
+def test_a_pinned_answer_keeps_its_question_and_not_what_came_before():
+    window = opened(22, sink=0)
+    window.extend([Message("system", "ssssss"), user("qqq"), answer("a" * 7)])
+    window.append(user("rrr"))
+    window.append(answer("b" * 8), pinned=True)
+    assert texts(window) == ["ssssss", "rrr", "b" * 8]
+    window.check()
+
+
 def test_a_call_and_its_results_stay_together():
     window = opened(12)
     window.append(user("q"))
@@ -140,7 +149,7 @@ def test_what_is_too_large_is_refused_and_nothing_changes():
     with pytest.raises(BudgetExceededError, match="13 tokens needs 20"):
         window.append(Message("system", "x" * 13))
     with pytest.raises(BudgetExceededError):
-        window.extend([user("a"), user("b"), user("x" * 13)])
+        window.extend([answer("a", "c"), user("b"), user("x" * 13)])
     assert window.stats() == before
     assert (texts(window), told) == (["sss", "qqqq"], [])
     window.append(user("x" * 12))
@@ -192,7 +201,7 @@ def test_wrong_arguments_are_told():
         window.messages(-1)
     with pytest.raises(BudgetExceededError):
         window.fits(-1)
-    with pytest.raises(ValueError, match="ids of their own, not 'c', 'c'"):
+    with pytest.raises(ValueError, match="own ids, not 'c', 'c'"):
         window.append(answer("", "c", "c"))
     with pytest.raises(TypeError, match="must be a dict, not 'image'"):
         window.append(Message("user", parts=("image",)))

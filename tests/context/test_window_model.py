@@ -1,6 +1,11 @@
 """A window under random use, beside a plain model of what a prompt may be."""
 
+import random
+from contextlib import suppress
+from types import SimpleNamespace
+
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -10,7 +15,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from ctxpool.context import ContextWindow, Message, MessageCounter, ToolCall
+from ctxpool.context import ContextWindow, Group, Message, MessageCounter, ToolCall
 from ctxpool.errors import BudgetExceededError, UnknownToolCallError
 
 
@@ -224,3 +229,69 @@ class WindowMachine(RuleBasedStateMachine):
 
 TestWindow = WindowMachine.TestCase
 TestWindow.settings = settings(max_examples=40, stateful_step_count=40)
+
+
+class Scribbler:
+    """Reduces at random: keeps, drops and replaces groups, raises, uses the window."""
+
+    def __init__(self, rng):
+        self.rng = rng
+
+    def reduce(self, groups, budget, count):
+        rng = self.rng
+        if rng.random() < 0.1:
+            raise ZeroDivisionError
+        if rng.random() < 0.3:
+            with suppress(BudgetExceededError):
+                self.window.append(Message("user", "w" * rng.randint(0, 5)))
+        if rng.random() < 0.05:
+            self.window.clear()
+        return SimpleNamespace(groups=[*self.scribbled(groups)])
+
+    def scribbled(self, groups):
+        for group in groups:
+            chance = self.rng.random()
+            if group.pinned or chance < 0.5:
+                yield group
+            elif chance > 0.7:
+                ids = tuple(message.id for message in group.messages)
+                role = self.rng.choice(["user", "system"])
+                text = "s" * self.rng.randint(0, 4)
+                yield Group((Message(role, text, sources=ids),), 1, chance > 0.98)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_overflow_returns_the_window_is_whole(seed):
+    rng = random.Random(seed)
+    overflow, start = Scribbler(rng), rng.choice(["user", "user", "any"])
+    overflow.window = window = ContextWindow(
+        limit := rng.randint(10, 80),
+        tokenizer=COUNT,
+        overflow=overflow,
+        high_water=rng.choice([0.5, 0.8, 1]),
+        low_water=rng.choice([0, 0.3, 0.5]),
+        overlap=rng.choice([0, 5]),
+        sink=rng.choice([0, 1, 2]),
+        start=start,
+    )
+    calls = []
+    for number in range(60):
+        kind, text = rng.random(), "x" * rng.randint(0, 8)
+        if kind < 0.6:
+            role = "user" if kind < 0.35 else "assistant"
+            message, pinned = Message(role, text), rng.random() < 0.05
+        elif kind < 0.8 or not calls:
+            calls += (made := [f"{number}.{n}" for n in range(rng.randint(1, 2))])
+            asked = tuple(ToolCall(call, "f", "") for call in made)
+            message, pinned = Message("assistant", text, asked), False
+        else:
+            call = calls.pop(rng.randrange(len(calls)))
+            message, pinned = Message("tool", text, tool_call_id=call), False
+        expected = ValueError, UnknownToolCallError, ZeroDivisionError
+        with suppress(*expected):
+            window.append(message, pinned=pinned)
+        window.check()
+        assert window.tokens <= limit
+        prompt = window.messages()
+        assert prompt == best(window.groups(), limit, start == "user")
+        assert_acceptable(prompt, start == "user")

@@ -52,15 +52,21 @@ class Entry:
         "waiting",
     )
 
-    def __init__(self, message: Message, tokens: int, nbytes: int, pinned: bool):
+    def __init__(
+        self,
+        message: Message,
+        tokens: int,
+        nbytes: int,
+        pinned: bool,
+        waiting: set[str],
+    ) -> None:
         self.messages = [message]
         self.tokens = tokens
         self.nbytes = nbytes
         self.pinned = pinned
         self.role = role = message.role
         self.fixed = pinned or role == "system"
-        calls = message.tool_calls
-        self.waiting = {call.id for call in calls} if calls else _NONE
+        self.waiting = waiting
         self.number = -1
 
     def group(self, pinned: bool = False) -> Group:
@@ -176,10 +182,12 @@ class Ledger:
         if role == "tool":
             self._answer(self.home(message), message, tokens, nbytes)
             return
-        calls = message.tool_calls
-        if calls and len({call.id for call in calls}) < len(calls):
-            ids = ", ".join(repr(call.id) for call in calls)
-            raise ValueError(f"calls of one message need ids of their own, not {ids}")
+        waiting = _NONE
+        if calls := message.tool_calls:
+            waiting = {call.id for call in calls}
+            if len(waiting) < len(calls):
+                ids = ", ".join(repr(call.id) for call in calls)
+                raise ValueError(f"calls of one message need own ids, not {ids}")
         if pinned and role == "assistant" and self.users_first:
             self._pin_opener()
         tail = self.tail
@@ -188,7 +196,7 @@ class Ledger:
         if last is not None and last.waiting:
             # Its calls were not answered in time: it is withheld until they are.
             self.stable = self._ahead_of(last)
-        entry = Entry(message, tokens, nbytes, pinned)
+        entry = Entry(message, tokens, nbytes, pinned, waiting)
         if entry.fixed and not tail:
             self.head.append(entry)
             self.head_messages.append(message)
@@ -203,9 +211,10 @@ class Ledger:
             if entry.fixed:
                 self.fixed.append(number)
         self._account(entry, tokens, nbytes)
-        if entry.waiting:
+        if waiting:
             self.open[entry] = None
-            self.waiting.update(dict.fromkeys(entry.waiting, entry))
+            for call_id in waiting:
+                self.waiting[call_id] = entry
 
     def _account(self, entry: Entry, tokens: int, nbytes: int) -> None:
         self.tokens += tokens
@@ -327,9 +336,11 @@ class Ledger:
         }
         return [m for m in messages if id(m) not in withheld] if withheld else messages
 
-    def cut_bytes(self, at: int, opener: int, nbytes: int) -> tuple[int, int]:
-        """That cut, moved on until what it leaves is at most *nbytes*, or only the
-        newest entry. O(n)."""
+    def cut_bytes(
+        self, at: int, opener: int, nbytes: int, least: int
+    ) -> tuple[int, int]:
+        """That cut, moved on until what it leaves is at most *nbytes*, or only what
+        fits in *least* tokens. O(n)."""
         ahead = self.fixed_bytes
         suffix = []
         for entry in reversed(self.tail):
@@ -338,7 +349,6 @@ class Ledger:
         suffix.reverse()
         newest = self.newest()
         end = newest.number - self.base if newest else 0
-        least = self.least()[0]
         for place in range(at + 1, end + 1):
             more = self.tail[opener].nbytes if opener >= 0 else 0
             if at >= end or suffix[at] + more <= nbytes:

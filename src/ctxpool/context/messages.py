@@ -49,7 +49,8 @@ class Message:
     parts : tuple of mappings
         What is no text (images, documents, thinking), as the provider's own dicts.
     metadata : mapping
-        The caller's own; sent to nobody.
+        The caller's own; sent to nobody. Under ``"openai"``, ``"anthropic"`` and
+        ``"langchain"`` is noted what form it had there, if it came from there.
     id : str
         Made up where none is given.
     sources : tuple of str

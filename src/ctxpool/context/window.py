@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, SupportsIndex
@@ -114,33 +115,6 @@ class ContextWindow:
     ['Answer in one word.', 'What is 5 plus 5?', '10']
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_appended",
-        "_breaks",
-        "_broken",
-        "_count",
-        "_epoch",
-        "_evicted",
-        "_evicted_tokens",
-        "_evictions",
-        "_high_water",
-        "_ledger",
-        "_limit",
-        "_lock",
-        "_low_water",
-        "_max_bytes",
-        "_on_evict",
-        "_overflow",
-        "_overlap",
-        "_reducing",
-        "_reductions",
-        "_report",
-        "_reserve",
-        "_sink",
-        "_sunk",
-    )
-
     def __init__(
         self,
         budget: SupportsIndex,
@@ -197,13 +171,14 @@ class ContextWindow:
     def _begin(self) -> None:
         """What a window has that neither a copy nor a pickle takes along."""
         self._epoch = 0  # changed by whatever is not the addition of a group
-        self._reducing = False
+        self._reducing = 0  # the process that asks overflow: a child's parent is not it
         self._lock = new_lock()
 
     # -- adding -------------------------------------------------------------------
 
     def append(self, message: Message, *, pinned: bool = False) -> None:
-        """Add a message as the newest; a tool's result goes to its call.
+        """Add a message as the newest; a tool's result goes to its call, and is pinned
+        if that is.
 
         Raises
         ------
@@ -213,7 +188,8 @@ class ContextWindow:
         UnknownToolCallError
             It is the result of no call that waits for one. Nothing was changed.
         """
-        tokens, nbytes = self._cost(message)
+        tokens = self._count(message)
+        nbytes = 0 if self._max_bytes is None else _nbytes(message)
         with self._lock:
             self._add(message, tokens, nbytes, pinned)
             over = self._over(self._high_water)
@@ -227,13 +203,14 @@ class ContextWindow:
         """
         counted = [(message, *self._cost(message)) for message in messages]
         with self._lock:
-            before = self._ledger, self._sunk, self._appended
+            names = ("_ledger", "_sunk", "_appended", "_breaks", "_broken")
+            before = {name: getattr(self, name) for name in names}
             self._ledger = self._ledger.copy()
             try:
                 for message, tokens, nbytes in counted:
                     self._add(message, tokens, nbytes, pinned)
             except BaseException:
-                self._ledger, self._sunk, self._appended = before
+                vars(self).update(before)
                 raise
             over = self._over(self._high_water)
         if over:
@@ -253,7 +230,9 @@ class ContextWindow:
             sunk += 1
         limit, max_bytes = self._limit, self._max_bytes
         was = ledger.tokens
-        if was + tokens > limit or max_bytes is not None:
+        if was + tokens > limit or (
+            max_bytes is not None and ledger.nbytes + nbytes > max_bytes
+        ):
             needed = ledger.needed(message, tokens, nbytes, pinned)
             if needed[0] > limit:
                 raise BudgetExceededError(
@@ -289,18 +268,20 @@ class ContextWindow:
         return tokens + int(share * (self._limit - tokens)), nbytes
 
     def _over(self, share: float) -> bool:
-        ledger = self._ledger
-        if share == 1 and self._max_bytes is None:
-            return ledger.tokens > self._limit
-        tokens, nbytes = self._mark(share)
+        ledger, max_bytes = self._ledger, self._max_bytes
+        if share == 1:
+            tokens, nbytes = self._limit, max_bytes or 0
+        else:
+            tokens, nbytes = self._mark(share)
         return ledger.tokens > tokens or (
-            self._max_bytes is not None and ledger.nbytes > nbytes
+            max_bytes is not None and ledger.nbytes > nbytes
         )
 
     def _make_room(self) -> None:
         with self._lock:
-            ask = self._overflow is not None and not self._reducing
-            self._reducing = self._reducing or ask
+            ask = self._overflow is not None and self._reducing != os.getpid()
+            if ask:
+                self._reducing = os.getpid()
         if not ask:
             # Who waits for another thread's overflow, or for its own, would wait long.
             self._evict(1.0 if self._overflow is not None else self._high_water)
@@ -309,7 +290,7 @@ class ContextWindow:
             self._reduce()
         finally:
             with self._lock:
-                self._reducing = False
+                self._reducing = 0
             self._evict(1.0)
 
     def _evict(self, share: float) -> None:
@@ -320,10 +301,14 @@ class ContextWindow:
             ledger, was = self._ledger, self._ledger.tokens
             tokens, nbytes = self._mark(self._low_water)
             least = ledger.least()
+            if least[0] > self._limit:  # the newest is pinned now, with its question
+                least = 0, 0
             overlap = min(ledger.fixed_tokens + self._overlap, self._limit)
             at, opener = ledger.cut(max(tokens, overlap, least[0]), sending=False)
             if self._max_bytes is not None:
-                at, opener = ledger.cut_bytes(at, opener, max(nbytes, least[1]))
+                at, opener = ledger.cut_bytes(
+                    at, opener, max(nbytes, least[1]), least[0]
+                )
             dropped = ledger.drop(at, opener)
             self._epoch += 1
             self._evictions += 1
@@ -521,16 +506,14 @@ class ContextWindow:
     __copy__ = copy
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("__weakref__", "_epoch", "_lock", "_reducing", "_ledger")
         with self._lock:
-            names = [name for name in ContextWindow.__slots__ if name not in own]
-            state = {name: getattr(self, name) for name in names}
-            state.update(getattr(self, "__dict__", {}))  # of a subclass
-            return {**state, "_ledger": self._ledger.copy()}
+            state = {**vars(self), "_ledger": self._ledger.copy()}
+        for name in ("_epoch", "_lock", "_reducing"):
+            del state[name]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
+        vars(self).update(state)
         self._begin()
 
     def __repr__(self) -> str:
