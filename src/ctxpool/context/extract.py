@@ -25,7 +25,7 @@ _SHORT = 8  # characters that every piece costs beside its own
 _SHORTEST_CUT = 24  # characters: no piece is cut to less
 _TRIFLE = 0.01
 _CLOSE = 0.9
-_MORE_TRIES = 8
+_MORE_TRIES = 4
 
 
 class Span(NamedTuple):

@@ -69,7 +69,7 @@ class ImportanceModel:
         texts: Sequence[str],
         facts: Sequence[Sequence[Fact]],
         *,
-        ridge: float = 1.0,
+        ridge: float = 10.0,
     ) -> Self:
         """Learn from texts and the facts that a reader must find in them.
 
@@ -82,7 +82,7 @@ class ImportanceModel:
             :func:`~ctxpool.context.fact_retention.states` takes it. A piece that has
             all of one of them is worth keeping.
         ridge : float
-            Weight of the penalty on large weights.
+            Weight of the penalty on large weights; the fewer texts, the more.
 
         Raises
         ------

@@ -18,7 +18,7 @@ _END = re.compile(
     r"|[\u3002\uff01\uff1f\uff1b][\u300d\u300f\u201d\u2019\uff09]*[ \t]*"
 )
 _LINE = re.compile(
-    r"[ \t]*(?:(?P<fence>```|~~~)|(?P<heading>#{1,6}[ \t])|(?P<table>\|)"
+    r"[ \t]*+(?:(?P<fence>```|~~~)|(?P<heading>#{1,6}[ \t])|(?P<table>\|)"
     r"|(?P<list>(?:[-*+•]|\d{1,3}[.)])[ \t]))"
 )
 _LOWER = re.compile(r"[a-z]")
