@@ -16,17 +16,30 @@ if TYPE_CHECKING:
     from .messages import Group, Message, ToolCall
     from .overflow import OverflowChain, OverflowStrategy
     from .overflow_draft import OverflowDraft
-    from .overflow_report import OverflowAction, OverflowProblem, OverflowReport, OverflowResult
+    from .overflow_report import (
+        OverflowAction,
+        OverflowProblem,
+        OverflowReport,
+        OverflowResult,
+    )
     from .overflow_strategies import Compress, Evict, Spill
-    from .prompt_cache import BreakCost, CachePrices, CachedPrompt, PromptCache
+    from .prompt_cache import BreakCost, CachedPrompt, CachePrices, PromptCache
     from .scoring import FEATURES, ScoredPieces
     from .sentences import Piece
-    from .spill import SpillStore, Spilled
+    from .spill import Spilled, SpillStore
     from .summarise import Summarise
-    from .tokens import BytePairTokenizer, HeuristicTokenizer, TiktokenTokenizer, TokenCounter, Tokenizer, load_tokenizer
+    from .tokens import (
+        BytePairTokenizer,
+        HeuristicTokenizer,
+        TiktokenTokenizer,
+        TokenCounter,
+        Tokenizer,
+        load_tokenizer,
+    )
     from .window import ContextWindow
 
 __all__ = [
+    "FEATURES",
     "AdaptiveCompressor",
     "BreakCost",
     "BytePairTokenizer",
@@ -37,7 +50,6 @@ __all__ = [
     "ContextWindow",
     "Evict",
     "Extract",
-    "FEATURES",
     "Group",
     "GroupValue",
     "HeuristicTokenizer",
