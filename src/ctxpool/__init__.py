@@ -58,6 +58,8 @@ from .stats import (
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .codecs.hierarchy import HierarchicalCompressor
+    from .context.compression import AdaptiveCompressor
     from .context.messages import Message
     from .context.overflow import OverflowChain
     from .context.spill import SpillStore
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from .pools.sized import MemoryPool
 
 __all__ = [
+    "AdaptiveCompressor",
     "Block",
     "BlockHandle",
     "BlockPool",
@@ -80,6 +83,7 @@ __all__ = [
     "CachedFunction",
     "ContextWindow",
     "ContextWindowStats",
+    "HierarchicalCompressor",
     "LRUCache",
     "LRUCacheStats",
     "LazyProxy",
@@ -120,6 +124,8 @@ __version__ = "0.1.0"
 
 # What lies above the engine is loaded when it is first asked for.
 _LAZY = {
+    "AdaptiveCompressor": "context.compression",
+    "HierarchicalCompressor": "codecs.hierarchy",
     "ResourceManager": "pools.manager",
     "get_pooled_resource": "pools.manager",
     "pooled_resource": "pools.manager",

@@ -1,4 +1,4 @@
-"""The compressor: how hard, within what, and what becomes of a summarizer's failures."""
+"""The compressor: how hard, within what, and when a summarizer fails."""
 
 import asyncio
 import importlib.util

@@ -16,8 +16,8 @@ from ctxpool.context.scoring import FEATURES, ScoredPieces
 from ctxpool.context.sentences import split
 
 WORDS = st.sampled_from(
-    ["the", "disk", "db-7", "failed", "91", "%", "Anna", "E4031", "yes", "漢字", "🎉", "\0",
-     ". ", "\n", "\n\n", "```\n", "| ", "- ", ", ", "{", "x" * 70]
+    ["the", "disk", "db-7", "failed", "91", "%", "Anna", "E4031", "yes", "漢字", "🎉",
+     "\0", ". ", "\n", "\n\n", "```\n", "| ", "- ", ", ", "{", "x" * 70]
 )  # fmt: skip
 TEXTS = st.lists(WORDS, max_size=120).map(" ".join) | st.text(max_size=300)
 count = HeuristicTokenizer().count
@@ -102,7 +102,8 @@ def test_neighbours_keep_what_is_between_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "   \n ", "🎉🎉 👩\u200d👩\u200d👧", "\0\0\0", "--- --- ---", "the of and a"]
+    "text",
+    ["", "   \n ", "🎉🎉 👩\u200d👩\u200d👧", "\0\0\0", "--- --- ---", "the of and a"],
 )  # fmt: skip
 def test_texts_without_a_word_of_weight(text: str) -> None:
     check(extract(text, ratio=0.6), text)
@@ -234,8 +235,8 @@ def test_no_model(call: Callable[[], object], says: str) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["word ", "x", " ", ".", "a. ", "\na", '{"a":1,"b":[2,3]},', "🎉👩\u200d👧 ", "我们决定。",
-     "שלום עולם. ", "\0", "1 ", "| a | b |\n", "GET /healthz 200 1ms\n"],
+    ["word ", "x", " ", ".", "a. ", "\na", '{"a":1,"b":[2,3]},', "🎉👩\u200d👧 ",
+     "我们决定。", "שלום עולם. ", "\0", "1 ", "| a | b |\n", "GET /healthz 200 1ms\n"],
 )  # fmt: skip
 def test_no_text_takes_long(unit: str) -> None:
     """Minutes, if anything were quadratic."""

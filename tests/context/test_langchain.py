@@ -1,6 +1,7 @@
 """LangChain's messages in and out."""
 
 import sys
+import warnings
 
 import pytest
 
@@ -20,7 +21,9 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch):
 
 @pytest.fixture
 def langchain():
-    return pytest.importorskip("langchain_core.messages", exc_type=ImportError)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own, of new interpreters
+        return pytest.importorskip("langchain_core.messages", exc_type=ImportError)
 
 
 def conversation(langchain):

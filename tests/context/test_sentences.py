@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 """Pieces of a text: where they end, and that nothing is lost."""
 
 import pytest
@@ -43,7 +44,8 @@ def test_only_blanks_are_between_the_pieces(text: str, limit: int) -> None:
         (" \n\t ", []),
         ("One. Two! Three? Four", ["One.", "Two!", "Three?", "Four"]),
         ('He said "stop." Then he left.', ['He said "stop."', "Then he left."]),
-        ("Dr. Lee met J. Smith, e.g. at St. Ives.", ["Dr. Lee met J. Smith, e.g. at St. Ives."]),
+        ("Dr. Lee met J. Smith, e.g. at St. Ives.",
+         ["Dr. Lee met J. Smith, e.g. at St. Ives."]),
         ("Version 3.11 is out. It is fast.", ["Version 3.11 is out.", "It is fast."]),
         ("See v1.2. It works", ["See v1.2.", "It works"]),
         ("1. First\n2. Second", ["1. First", "2. Second"]),
@@ -67,7 +69,8 @@ def test_a_wrapped_sentence_is_one() -> None:
 
 
 def test_code_is_cut_at_lines_only() -> None:
-    text = "Look. Here:\n```py\nx = 1. if y else 2. \n\n    z = 3  # So. It is.\n```\nDone. Bye."
+    code = "```py\nx = 1. if y else 2. \n\n    z = 3  # So. It is.\n```\n"
+    text = f"Look. Here:\n{code}Done. Bye."
     assert texts(text) == [
         "Look.",
         "Here:",
@@ -90,6 +93,12 @@ def test_long_ones_are_cut_at_blanks_and_commas() -> None:
     assert texts("aaa bbb ccc ddd", 8) == ["aaa bbb", "ccc ddd"]
     assert texts('{"a":1,"b":2,"c":3}', 10) == ['{"a":1,', '"b":2,', '"c":3}']
     assert texts("x" * 10, 4) == ["xxxx", "xxxx", "xx"]
+
+
+def test_a_cut_goes_on() -> None:
+    assert texts("a{{{b", 1) == ["a", "{", "{", "{", "b"]
+    with pytest.raises(ValueError, match="not 0"):
+        split("a", 0)
 
 
 def test_no_cut_before_what_combines() -> None:

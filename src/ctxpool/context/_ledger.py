@@ -176,6 +176,10 @@ class Ledger:
         if role == "tool":
             self._answer(self.home(message), message, tokens, nbytes)
             return
+        calls = message.tool_calls
+        if calls and len({call.id for call in calls}) < len(calls):
+            ids = ", ".join(repr(call.id) for call in calls)
+            raise ValueError(f"calls of one message need ids of their own, not {ids}")
         if pinned and role == "assistant" and self.users_first:
             self._pin_opener()
         tail = self.tail
@@ -271,10 +275,10 @@ class Ledger:
 
     # -- cutting ------------------------------------------------------------------
 
-    def cut(self, tokens: int) -> tuple[int, int]:
+    def cut(self, tokens: int, sending: bool = True) -> tuple[int, int]:
         """From where on the tail fits in *tokens* with all that is fixed: the index of
         an entry, and that of its turn's opener where it must be put ahead of it, or -1.
-        O(log n)."""
+        Nothing can be sent as long as none but assistants have spoken. O(log n)."""
         sums = self.sums
         least = self.total + self.fixed_tokens - tokens
         at = bisect_left(sums, least)
@@ -283,7 +287,12 @@ class Ledger:
         turns, base = self.turns, self.base
         turn = bisect_right(turns, base + at)
         if turn == 0:  # ahead of the first turn
-            return (turns[0] - base if turns and not self.opened() else at), -1
+            if not self.opened():
+                if turns:
+                    return turns[0] - base, -1
+                if sending:
+                    return len(sums), -1
+            return at, -1
         first = turns[turn - 1] - base
         if first == at or self.tail[first].pinned:
             return at, -1
@@ -291,12 +300,6 @@ class Ledger:
         end = turns[turn] - base if turn < len(turns) else len(sums)
         at = bisect_left(sums, least + sums[first + 1] - sums[first], at, end)
         return (at, -1) if at == end else (at, first)
-
-    def fits(self, tokens: int) -> tuple[int, int]:
-        """The cut for a prompt: as long as none but assistants have spoken, nothing."""
-        if self.turns or not self.users_first or self.opened():
-            return self.cut(tokens)
-        return len(self.tail), -1
 
     def prompt(self, at: int, opener: int) -> list[Message]:
         """The messages that a cut leaves, without calls that wait for a result, but for
@@ -341,7 +344,7 @@ class Ledger:
             if at >= end or suffix[at] + more <= nbytes:
                 break
             left = self.fixed_tokens + self.total - self.sums[place]
-            at, opener = max((at, opener), self.cut(max(left, least)))
+            at, opener = max((at, opener), self.cut(max(left, least), False))
         return at, opener
 
     def drop(self, at: int, opener: int) -> list[Entry]:

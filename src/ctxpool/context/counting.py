@@ -77,6 +77,8 @@ class MessageCounter:
         return tokens
 
     def _of_part(self, part: Mapping[str, Any]) -> int:
+        if not isinstance(part, Mapping):
+            raise TypeError(f"a part of a message must be a dict, not {part!r}")
         if self._part is not None:
             return whole(self._part(part), "part_tokens returned {!r}")
         found = [part[key] for key in _TEXTS if isinstance(part.get(key), str)]

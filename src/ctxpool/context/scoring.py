@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import lru_cache
 from . import words
 from .sentences import Kind, Piece
 
@@ -30,7 +31,7 @@ _JOINED = re.compile(r"[_/:@#]|[a-z][A-Z]|[A-Za-z]\d|\d[A-Za-z]|[^\d.]\.|\.[^\d.
 # What a word is, and what one of its kind is worth.
 WORD, STOP, FILLER, CUE, NAME, NUMBER, IDENTIFIER, TIME, OPAQUE = range(9)
 IDENTIFIERS = frozenset((NUMBER, IDENTIFIER, TIME, OPAQUE))
-_WORTH = np.array([1.0, 0.03, 0.0, 1.2, 1.5, 5.0, 3.5, 0.9, 0.6])
+_WORTH = np.array([1.0, 0.03, 0.0, 1.2, 1.5, 6.0, 4.0, 1.5, 0.6])
 
 
 class _Vocabulary(dict[str, int]):
@@ -43,8 +44,7 @@ class _Vocabulary(dict[str, int]):
         self._folded: dict[str, int] = {}
 
     def __missing__(self, word: str) -> int:
-        folded = word.lower()
-        kind = _kind(word, folded)
+        folded, kind = _folded_and_kind(word)
         if kind in (STOP, FILLER):
             number: int | None = self.kinds.index(kind)
         else:
@@ -85,6 +85,16 @@ def _kind(word: str, folded: str) -> int:
         return IDENTIFIER
     return NAME if word[0].isupper() else WORD
 
+
+def _folded_with_kind(word: str) -> tuple[str, int]:
+    folded = word.lower()
+    return folded, _kind(word, folded)
+
+
+# Most words of a text were in the one before it, too.
+_folded_and_kind: Callable[[str], tuple[str, int]] = lru_cache(maxsize=16_384)(
+    _folded_with_kind
+)
 
 FEATURES = (
     "words",
@@ -171,6 +181,11 @@ class ScoredPieces:
         hits = np.isin(self._kinds, kinds)[self._numbers]
         return self._sums(hits) / np.maximum(self._counts, 1)
 
+    def _questions(self) -> Floats:
+        text = self._text
+        asked = (text[piece.end - 1] in "?\uff1f" for piece in self.pieces)
+        return np.fromiter(asked, np.float64, len(self.pieces))
+
     @cached_property
     def centroid(self) -> Floats:
         """Cosine of each piece's TF-IDF vector with the mean of all of them.
@@ -205,7 +220,7 @@ class ScoredPieces:
             np.arange(n) / max(n - 1, 1),
             *([kind == one for kind in kinds]
               for one in ("heading", "list", "table", "code")),
-            [self._text[piece.end - 1] in "?\uff1f" for piece in self.pieces],
+            self._questions(),
         ]  # fmt: skip
         return np.column_stack([np.asarray(column, np.float64) for column in columns])
 
@@ -215,13 +230,12 @@ class ScoredPieces:
 
         The importance of a piece where no model of one's own is given.
         """
-        features = dict(zip(FEATURES, self.features.T, strict=True))
-        prior = 1 + 0.5 * features["centroid"]
-        prior *= 1 + 0.5 * (features["cues"] > 0)
-        prior *= 1 - 0.7 * features["fillers"]
-        prior *= 1 + 0.25 * features["first"]
-        prior *= 1 - 0.3 * features["question"]
-        return np.asarray(prior)
+        prior = 1 + 0.5 * self.centroid
+        prior *= 1 + 0.5 * (self._shares(CUE) > 0)
+        prior *= 1 - 0.7 * self._shares(FILLER)
+        prior *= 1 - 0.3 * self._questions()
+        prior[:1] *= 1.25
+        return prior
 
 
 Importance = Callable[[ScoredPieces], npt.ArrayLike]

@@ -69,6 +69,8 @@ def split(text: str, limit: int = LONGEST) -> list[Piece]:
     >>> [text[piece.start : piece.end] for piece in split(text)]
     ['Dr. Lee fixed v1.2.', 'It works!', '- one', '- two']
     """
+    if limit < 1:
+        raise ValueError(f"limit must be 1 or more, not {limit!r}")
     pieces: list[Piece] = []
     start = 0
     kind: Kind = _kind_at(text, 0)
@@ -139,7 +141,7 @@ def _add(
     """Add what is not blank of ``text[start:end]``, in pieces of at most *limit*."""
     end = start + len(text[start:end].rstrip())
     while end - start > limit:
-        found = _CUTS.match(text, start + limit // 2, start + limit)
+        found = _CUTS.match(text, start + (limit + 1) // 2, start + limit)
         cut = found.end() if found else _between_characters(text, start, start + limit)
         if part := text[start:cut].rstrip():
             pieces.append(Piece(start, start + len(part), kind))

@@ -55,9 +55,10 @@ _PIECE = re.compile(
 class HeuristicTokenizer:
     """Counts much as o200k_base does, with nothing to install or to load.
 
-    Within 10 % of it on English, source code, JSON, logs, Chinese and Japanese, within
-    25 % on other languages; a quarter of the length is up to 63 % off. Older vocabularies cut what is not English into more tokens than
-    o200k_base: leave room, or take theirs (:func:`load_tokenizer`).
+    Within 10 % of it on English, source code, JSON and logs, within 25 % on other
+    languages, where a quarter of the length is up to 70 % off. Older vocabularies cut
+    what is not English into more tokens than o200k_base: leave room, or take theirs
+    (:func:`load_tokenizer`).
 
     Notes
     -----

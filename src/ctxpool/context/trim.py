@@ -22,13 +22,15 @@ def _by_first_letter(phrases: tuple[str, ...]) -> str:
     )
 
 
+# At most places one look at the next character rejects all of it.
 _WASTE = re.compile(
-    r"\x1b\[[0-9;?]*[A-Za-z]"
-    r"|(?<=(?P<rule>[-=_*#~.]){3})(?P=rule){3,}"
-    r"|(?<=[^\s][ \t])[ \t]+"
-    r"|(?P<before>,[ \t])?(?<!not )(?<!n't )\b"
-    rf"(?P<phrase>{_by_first_letter(words.PHRASES)})\b(?P<after>,?[ \t]+)?"
+    r"(?P<escape>\x1b\[[0-9;?]*[A-Za-z])|(?P<rule>[-=_*#~.])(?P=rule){3,}"
+    r"|(?P<blank>[ \t])[ \t]+"
+    rf"|\b(?P<before>,[ \t])?(?P<phrase>{_by_first_letter(words.PHRASES)})\b"
+    r"(?P<after>,?[ \t]+)?"
 )
+_KEPT = {"rule": 3, "blank": 1}  # characters of a run that stay
+_NEGATED = re.compile(r"(?:not|n't) $")
 _SPEAKER = re.compile(r"\s*(?:\[[^\]\n]{1,24}\]\s*)?[\w.-]+(?: [\w.-]+)?:\s")
 _WORD = re.compile(r"[\w']+")
 _EMPTY_TALK = words.STOP | words.FILLERS | words.SMALL_TALK
@@ -37,7 +39,7 @@ _DECISIVE = frozenset(
     ["yes", "no", "not", "nor", "yep", "yeah", "ok", "okay", "sure", "never", "don't"]
 )
 _BOILERPLATE = re.compile(
-    r"(?i)(?:this (?:e-?mail|message)(?: and any attachments?)? (?:is|are|may be) "
+    r"(?i)\s*(?:this (?:e-?mail|message)(?: and any attachments?)? (?:is|are|may be) "
     r"(?:confidential|intended)|if you are not the intended recipient"
     r"|please consider the environment|sent from my |unsubscribe|all rights reserved"
     r"|view this (?:e-?mail|message) in your browser|-{3,} ?forwarded message)"
@@ -125,14 +127,20 @@ def _kept(text: str, piece: Piece, seen: set[str]) -> list[tuple[int, int]]:
         if (folded := whole.strip()) in seen:
             return []
         seen.add(folded)
-    if _is_small_talk(whole) or _BOILERPLATE.search(whole):
+    if _is_small_talk(whole) or _BOILERPLATE.match(whole):
         return []
     kept = []
     for found in _WASTE.finditer(text, start, end):
         first, after = found.span()
-        if found["before"] and found["after"]:
+        if found["blank"] and first == piece.start:
+            continue  # the indentation of a line
+        if not found["phrase"]:
+            first += _KEPT.get(found.lastgroup or "", 0)
+        elif _NEGATED.search(text, max(start, first - 4), first):
+            continue  # "not really" says something
+        elif found["before"] and found["after"]:
             after -= 1  # the blank still parts two words
-        elif found["phrase"] and not (found["before"] or found["after"]):
+        elif not (found["before"] or found["after"]):
             # It ends the sentence: with the blank before it.
             first -= first > start and text[first - 1] == " "
         if first > start:

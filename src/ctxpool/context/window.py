@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, SupportsIndex
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, SupportsIndex
 
 from .. import parse_size
 from .._arguments import choice, count
 from .._pure.locks import new_lock
 from ..errors import BudgetExceededError
 from ..stats import ContextWindowStats
-from ._ledger import Entry, Ledger
+from ._ledger import Ledger
+from ._reduction import Overflow, in_common, rebuilt
 from .counting import MessageCounter
 from .messages import Group, Message
 from .tokens import TokenCounter, Tokenizer
@@ -20,22 +21,6 @@ from .tokens import TokenCounter, Tokenizer
 __all__ = ["ContextWindow", "Overflow"]
 
 _MOST = 2**62
-
-
-class Overflow(Protocol):
-    """What a window asks when it has run full: an :class:`OverflowChain`, say."""
-
-    def reduce(
-        self,
-        groups: Sequence[Group],
-        budget: int,
-        count: Callable[[Message], int],
-    ) -> Any:
-        """An object whose ``groups`` are to take the place of *groups*.
-
-        Groups that are pinned must be among them. The last of *groups* may hold calls
-        that wait for their results; it is pinned then.
-        """
 
 
 def _nbytes(message: Message) -> int:
@@ -111,8 +96,10 @@ class ContextWindow:
     is not used; should the window be over its limit, the oldest go.
 
     **Thread-safety**: each call is atomic. While *overflow* works, others may add; if
-    they overrun the limit, the oldest messages go. A forked child has its own window.
-    Windows can be pickled if their tokenizer and callbacks can.
+    they overrun the limit, the oldest messages go, and its work was in vain: leave room
+    between *high_water* and the limit. A finalizer or a signal handler must not use a
+    window that its own thread is just using. A forked child has its own window. Windows
+    can be pickled if their tokenizer and callbacks can.
 
     Examples
     --------
@@ -226,8 +213,7 @@ class ContextWindow:
         UnknownToolCallError
             It is the result of no call that waits for one. Nothing was changed.
         """
-        tokens = self._count(message)
-        nbytes = 0 if self._max_bytes is None else _nbytes(message)
+        tokens, nbytes = self._cost(message)
         with self._lock:
             self._add(message, tokens, nbytes, pinned)
             over = self._over(self._high_water)
@@ -239,10 +225,7 @@ class ContextWindow:
 
         Raises as :meth:`append` does. O(messages held + added).
         """
-        counted = [
-            (message, self._count(message), self._bytes_of(message))
-            for message in messages
-        ]
+        counted = [(message, *self._cost(message)) for message in messages]
         with self._lock:
             before = self._ledger, self._sunk, self._appended
             self._ledger = self._ledger.copy()
@@ -256,8 +239,10 @@ class ContextWindow:
         if over:
             self._make_room()
 
-    def _bytes_of(self, message: Message) -> int:
-        return 0 if self._max_bytes is None else _nbytes(message)
+    def _cost(self, message: Message) -> tuple[int, int]:
+        """Its tokens and bytes."""
+        tokens = self._count(message)
+        return tokens, 0 if self._max_bytes is None else _nbytes(message)
 
     def _add(self, message: Message, tokens: int, nbytes: int, pinned: bool) -> None:
         ledger, sunk, role = self._ledger, self._sunk, message.role
@@ -336,18 +321,18 @@ class ContextWindow:
             tokens, nbytes = self._mark(self._low_water)
             least = ledger.least()
             overlap = min(ledger.fixed_tokens + self._overlap, self._limit)
-            at, opener = ledger.cut(max(tokens, overlap, least[0]))
+            at, opener = ledger.cut(max(tokens, overlap, least[0]), sending=False)
             if self._max_bytes is not None:
                 at, opener = ledger.cut_bytes(at, opener, max(nbytes, least[1]))
-            dropped = [entry.group() for entry in ledger.drop(at, opener)]
+            dropped = ledger.drop(at, opener)
             self._epoch += 1
             self._evictions += 1
-            self._evicted += sum(len(group.messages) for group in dropped)
+            self._evicted += sum(len(entry.messages) for entry in dropped)
             self._evicted_tokens += was - ledger.tokens
             if ledger.stable < was:
                 self._broke(was)
         if dropped and self._on_evict is not None:
-            self._on_evict(dropped)
+            self._on_evict([entry.group() for entry in dropped])
 
     def _reduce(self) -> None:
         """Have *overflow* make room."""
@@ -355,11 +340,16 @@ class ContextWindow:
             if not self._over(self._high_water):
                 return
             epoch, was = self._epoch, self._ledger.entries()
-            groups = self._groups(protect=True)
+            groups, strict = self._groups(protect=True), self._ledger.users_first
         assert self._overflow is not None
         result = self._overflow.reduce(groups, self._limit, self._count)
-        made, ids = self._rebuilt(groups, was, list(result.groups))
-        gone = [g for g in groups if ids.isdisjoint(m.id for m in g.messages)]
+        made, gone = rebuilt(groups, was, list(result.groups), self._cost, strict)
+        least = made.least()[0]
+        if least > self._limit:
+            raise BudgetExceededError(
+                f"overflow returned {least} tokens that can't be dropped, and the "
+                f"window's limit is {self._limit}"
+            )
         with self._lock:
             if epoch != self._epoch:
                 return
@@ -367,11 +357,7 @@ class ContextWindow:
             tokens = ledger.tokens
             for entry in ledger.entries()[len(was) :]:  # came meanwhile
                 made.add(entry.messages[0], entry.tokens, entry.nbytes, entry.pinned)
-            made.stable = 0
-            for old, new in zip(ledger.entries(), made.entries(), strict=False):
-                if list(map(id, old.messages)) != list(map(id, new.messages)):
-                    break
-                made.stable += new.tokens
+            made.stable = in_common(ledger, made)
             self._ledger = made
             self._epoch += 1
             self._reductions += 1
@@ -380,29 +366,6 @@ class ContextWindow:
                 self._broke(tokens)
         if gone and self._on_evict is not None:
             self._on_evict(gone)
-
-    def _rebuilt(
-        self, groups: list[Group], entries: list[Entry], result: list[Group]
-    ) -> tuple[Ledger, set[str]]:
-        """A ledger of what *overflow* returned, and the ids that are in it or that a
-        summary in it stands for."""
-        pinned = {id(e.messages[0]): e.pinned for e in entries}
-        made = Ledger(self._ledger.users_first)
-        ids: set[str] = set()
-        for group in result:
-            if not isinstance(group, Group) or not group.messages:
-                raise TypeError(f"overflow returned {group!r} for a group")
-            pin = pinned.get(id(group.messages[0]), group.pinned)
-            for message in group.messages:
-                made.add(message, self._count(message), self._bytes_of(message), pin)
-                ids.add(message.id)
-        for group in groups:
-            if group.pinned and not ids.issuperset(m.id for m in group.messages):
-                raise ValueError(f"overflow returned no longer {group!r}: it is pinned")
-        for group in result:
-            for message in group.messages:
-                ids.update(message.sources)
-        return made, ids
 
     # -- what is in it ------------------------------------------------------------
 
@@ -424,7 +387,7 @@ class ContextWindow:
             ledger = self._ledger
             if ledger.fixed_tokens > limit:
                 self._too_small(limit)
-            return ledger.prompt(*ledger.fits(limit))
+            return ledger.prompt(*ledger.cut(limit))
 
     def fits(self, budget: SupportsIndex) -> int:
         """From where on the window fits in *budget* tokens, with what is pinned: an
@@ -442,7 +405,7 @@ class ContextWindow:
             ledger = self._ledger
             if ledger.fixed_tokens > limit or limit < 0:
                 self._too_small(limit)
-            at = ledger.fits(limit)[0]
+            at = ledger.cut(limit)[0]
             head = len(ledger.head_messages)
             if at == len(ledger.tail):
                 return head + len(ledger.messages)
@@ -562,6 +525,7 @@ class ContextWindow:
         with self._lock:
             names = [name for name in ContextWindow.__slots__ if name not in own]
             state = {name: getattr(self, name) for name in names}
+            state.update(getattr(self, "__dict__", {}))  # of a subclass
             return {**state, "_ledger": self._ledger.copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
