@@ -53,6 +53,9 @@ def test_words():
     assert words_of("Straße_x2 don't") == ["strasse", "x2", "don", "t"]
     assert words_of("東京に行く ok") == ["東京", "京に", "に行", "行く", "ok"]
     assert words_of("カ") == ["カ"]
+    assert words_of("cafe\u0301") == words_of("CAFÉ") == ["café"]
+    assert words_of("हिन्दी में") == ["हिन्दी", "में"]
+    assert words_of("\uff21\uff22\uff23、x東京") == ["abc", "x", "東京"]
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,17 @@ def test_flat_is_exact(n, k, among):
     assert [id for id, _ in index.search(query, k, among=range(among))] == some[:k]
 
 
+@pytest.mark.parametrize("kind", [FlatIndex, AutoIndex])
+def test_room_from_the_start(kind):
+    index = kind(8, capacity=1000)
+    before = index.nbytes
+    index.add(range(1000), random_rows(1000, 8))
+    index.remove(range(999))
+    assert index.nbytes == before == 1000 * 8 * 4
+    with pytest.raises(ValueError, match="capacity must be from 1"):
+        kind(8, capacity=0)
+
+
 @needs_graph
 def test_graph_finds_nearly_all():
     rows = random_rows(2000, 32)

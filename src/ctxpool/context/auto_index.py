@@ -81,6 +81,8 @@ class AutoIndex:
     above, below : int
         Vectors at which it turns into a graph, and at which it turns back: half of
         *above* by default, so that it does not swing.
+    capacity : int
+        As for :class:`FlatIndex`.
     **settings
         As for :class:`HNSWIndex`.
 
@@ -108,10 +110,11 @@ class AutoIndex:
         *,
         above: int = 20_000,
         below: int | None = None,
+        capacity: int = 64,
         **settings: int,
     ) -> None:
         self._lock = new_rlock()  # older than those of the two
-        self._flat = FlatIndex(dimensions)
+        self._flat = FlatIndex(dimensions, capacity=capacity)
         self.dimensions = self._flat.dimensions
         self.above = count("above", above, 0, _MOST)
         half = self.above // 2 if below is None else below

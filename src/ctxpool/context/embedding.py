@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -93,8 +94,11 @@ _COMMON = frozenset(_COMMON_TEXT.split())
 _COMMON_WEIGHT = 0.2
 # Chinese, Japanese, Thai, Lao and Khmer are written without spaces: runs of them.
 _UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
-_RUN = re.compile(f"[{_UNSPACED}]+")
+# Signs that belong to the letter before them, which \w leaves out.
+_MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0dff"
+_WORD = re.compile(rf"[\w{_MARKS}]+")
+_RUN = re.compile(f"[{_UNSPACED}]+|[^{_UNSPACED}]+")
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 # Fractions of the golden ratio: CRC-32 alone keeps neighbours together.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
@@ -114,15 +118,16 @@ def words_of(text: str) -> list[str]:
     >>> words_of("Port 5433, parse_config")
     ['port', '5433', 'parse', 'config']
     """
-    words = _WORD.findall(text.casefold())
     if text.isascii():
-        return words
+        return _WORD.findall(text.lower().replace("_", " "))
     made: list[str] = []
-    for word in words:
-        if _RUN.match(word) and len(word) > 2:
-            made += (word[i : i + 2] for i in range(len(word) - 1))
-        else:
-            made.append(word)
+    text = unicodedata.normalize("NFKC", text).casefold().replace("_", " ")
+    for word in _WORD.findall(text):
+        for run in _RUN.findall(word):
+            if len(run) > 2 and _IS_UNSPACED.match(run):
+                made += (run[i : i + 2] for i in range(len(run) - 1))
+            else:
+                made.append(run)
     return made
 
 
