@@ -4,10 +4,10 @@ vLLM's own block pool and hashing, in Python, run from its sources alone: what t
 import of the rest of vLLM is replaced by empty stand-ins, none of which the measured
 calls use. Where the sources are is told by the environment:
 
-    pip download --no-deps --no-binary :all: vllm==0.33.0     # or a wheel of it
-    CTXPOOL_VLLM=vllm-0.33.0.tar.gz python bench/context.py --only prefix
+    pip download --no-deps vllm==0.33.0    # the source archive is smaller than this
+    CTXPOOL_VLLM=vllm-0.33.0-....whl python bench/context.py --only prefix
 
-(a .tar.gz, a .whl or a folder that has vllm/ in it). Without them the peer is Plain,
+(a .whl, a .tar.gz or a folder that has vllm/ in it). Without them the peer is Plain,
 the same structure written here in plain Python: an OrderedDict of free blocks, a dict
 of hashes, sha256 over pickle.
 """

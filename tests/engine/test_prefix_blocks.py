@@ -623,6 +623,31 @@ def test_one_sequence_is_freed_once(Manager):
     assert manager._check() == 0
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+def test_signal_handlers_use_it(Manager):
+    manager, answers = Manager(40, 4), []
+    tokens = list(range(100))
+
+    def handler(*args):
+        try:
+            answers.append(manager.touch(tokens))
+        except RuntimeError:
+            answers.append(None)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+    try:
+        for _ in range(10_000):
+            manager.free(manager.allocate(tokens).sequence)
+            if len(answers) > 50:
+                break
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert set(answers) <= {0, 100, None}
+    assert manager._check() == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_fork_while_threads_work(Manager):

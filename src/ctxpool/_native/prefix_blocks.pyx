@@ -169,6 +169,9 @@ cdef uint64_t _handle(sequence) except? 0:
     return <uint64_t>support.handle_of(sequence)
 
 
+# Records are made without bytecode, in which a Ctrl-C could lose what was allocated.
+cdef object _record = tuple.__new__
+
 # What append gives that needed no block: most of the time. Its array has no element to
 # be written.
 cdef object _no_growth = PrefixGrowth(_empty(0), None)
@@ -241,8 +244,10 @@ Blocks of tokens by number, shared by the sequences that begin alike.
     Python's exists per block, so that the garbage collector has nothing to walk.
 
     **Thread-safety.** Each call is atomic; whatever Python code the tokens bring with
-    them runs before it. A forked child has a manager of its own. On builds without the
-    GIL it is an empty one if another thread was inside a call at that moment.
+    them runs before it. A finalizer or a signal handler may use the manager in the
+    middle of any call on it; the pure one refuses that with RuntimeError. A forked
+    child has a manager of its own: on builds without the GIL an empty one, if another
+    thread was inside a call at that moment.
 
     Examples
     --------
@@ -494,7 +499,7 @@ Blocks of tokens by number, shared by the sequences that begin alike.
             raise support.no_room(n, nfree, self.c.num_blocks)
         if rc:
             raise MemoryError(f"no memory for the blocks of {n} tokens")
-        return PrefixAllocation(handle, blocks, cached * self.c.block_size)
+        return _record(PrefixAllocation, (handle, blocks, cached * self.c.block_size))
 
     def append(self, sequence, tokens, /):
         """Add *tokens* to a sequence; O(tokens).
@@ -560,8 +565,8 @@ Blocks of tokens by number, shared by the sequences that begin alike.
             if fresh != few:
                 PyMem_RawFree(fresh)
         if growth.copied_from == self.c.num_blocks:
-            return PrefixGrowth(blocks, None)
-        return PrefixGrowth(blocks, growth.copied_from)
+            return _record(PrefixGrowth, (blocks, None))
+        return _record(PrefixGrowth, (blocks, growth.copied_from))
 
     def fork(self, sequence, /):
         """Another sequence of the same blocks, which then grow apart; O(blocks).
@@ -782,8 +787,9 @@ Blocks of tokens by number, shared by the sequences that begin alike.
             drained = []
             for i in range(n):
                 event = events[i]
-                drained.append(PrefixEvent(_kinds[event.kind], event.block,
-                                           _bytes(event.hash), _bytes(event.parent)))
+                drained.append(_record(PrefixEvent, (
+                    _kinds[event.kind], event.block, _bytes(event.hash),
+                    _bytes(event.parent))))
         finally:
             PyMem_RawFree(events)
         return drained

@@ -22,7 +22,7 @@ from .. import _prefix_support as support
 from .._prefix_support import PRIME, PrefixAllocation, PrefixEvent, PrefixGrowth
 from ..errors import BlockReleasedError, PoolExhaustedError
 from ..stats import PrefixBlockStats
-from .locks import new_lock
+from .locks import new_rlock
 
 __all__ = ["PrefixBlockManager"]
 
@@ -51,6 +51,28 @@ def _bytes(hash_: int) -> bytes:
 
 def _array(blocks: Iterable[int]) -> _Array:
     return np.array(list(blocks), np.int32)
+
+
+class _Lock:
+    """Refuses, instead of waiting for ever, the call that interrupts another one of its
+    thread, in a finalizer or signal handler: it would find the tables half changed."""
+
+    __slots__ = ("_busy", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = new_rlock()
+        self._busy = False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._busy:
+            self._lock.release()
+            raise RuntimeError("this call interrupts another one on the same manager")
+        self._busy = True
+
+    def __exit__(self, *exc: object) -> None:
+        self._busy = False
+        self._lock.release()
 
 
 class PrefixBlockManager:
@@ -117,8 +139,10 @@ class PrefixBlockManager:
     Python's exists per block, so that the garbage collector has nothing to walk.
 
     **Thread-safety.** Each call is atomic; whatever Python code the tokens bring with
-    them runs before it. A forked child has a manager of its own. On builds without the
-    GIL it is an empty one if another thread was inside a call at that moment.
+    them runs before it. A finalizer or a signal handler may use the manager in the
+    middle of any call on it; the pure one refuses that with RuntimeError. A forked
+    child has a manager of its own: on builds without the GIL an empty one, if another
+    thread was inside a call at that moment.
 
     Examples
     --------
@@ -203,7 +227,7 @@ class PrefixBlockManager:
         self._events: deque[tuple[Any, ...]] = deque(maxlen=room)
         self._peak = self._queried_tokens = self._hit_tokens = 0
         self._evictions = self._exhausted = self._events_dropped = 0
-        self._lock = new_lock()
+        self._lock = _Lock()
 
     # ---- what it is ----
 
