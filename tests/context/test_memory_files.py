@@ -351,7 +351,8 @@ def test_killed_at_any_time_it_keeps_what_was_acknowledged(tmp_path):
             assert kept == list(range(len(kept)))
             assert len(kept) - 1 in (last, last + 1)
             related = memory.semantic.relations(predicate="uses")
-            assert len(related) in (last + 1, last + 2)
+            # A message that a kill cut short may be an episode without its relation.
+            assert acknowledged <= {int(r.subject[5:-1]) for r in related} <= set(kept)
             window = [int(m.content[5:].split("x")[0]) for m in memory.working]
             assert window == sorted(window)
             assert {n for n in acknowledged if n >= window[0]} <= set(window)
