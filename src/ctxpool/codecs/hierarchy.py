@@ -39,10 +39,6 @@ class _Item:
         self.priority = priority
         self.serial = serial
 
-    def text(self) -> str:
-        body = self.body
-        return body if isinstance(body, str) else body.text()
-
 
 class HierarchicalCompressor:
     """Keeps texts, and shows less of each the older and the less important it is.
@@ -208,7 +204,8 @@ class HierarchicalCompressor:
         KeyError
             There is none of this id.
         """
-        return self._items[id].text()
+        (text,) = _blocks.texts_of([self._items[id].body])
+        return text
 
     def forget(self, id: str) -> None:
         """Let go of an item. Its bytes in a compressed block stay until the block's
@@ -265,7 +262,7 @@ class HierarchicalCompressor:
             for item in self._sorted()
             if isinstance(item.body, str) and self._level(item, now) > 1
         ]
-        texts = [item.text() for item in items]
+        texts = _blocks.texts_of([item.body for item in items])
         saved = sum(item.nbytes for item in items)
         blocks = set()
         packed = _blocks.pack(texts, self._block_size, *self._codec)
@@ -351,7 +348,7 @@ class HierarchicalCompressor:
         return known
 
     def _made(self, level: int, items: list[_Item]) -> View:
-        texts = [item.text() for item in items]
+        texts = list(_blocks.texts_of(item.body for item in items))
         joined = "\n".join(texts)
         sources = tuple(item.id for item in items)
         ratio = self.ratios[level - 1]
