@@ -320,7 +320,7 @@ def kinds(quick: bool) -> Findings:
             f"{row['growth']:11.1f}"
         )
     worst = max(rows, key=lambda row: row["growth"])
-    bars = [Bar("ten times the text, times the time", worst["growth"], 20,
+    bars = [Bar("ten times the text, times the time", worst["growth"], 25,
                 note=worst["name"])]  # fmt: skip
     return Findings("\n".join(lines), rows, bars)
 

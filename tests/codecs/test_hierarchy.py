@@ -136,7 +136,7 @@ def test_compact(codec: str) -> None:
 @given(st.lists(st.text(max_size=200), max_size=20), st.integers(1, 300))
 def test_packing(texts: list[str], block_size: int) -> None:
     packed = _blocks.pack(texts, block_size, *_blocks.codec("zlib"))
-    assert [one.text() for one in packed] == texts
+    assert list(_blocks.texts_of(packed)) == texts
 
 
 def test_views_are_made_once_and_bounded() -> None:

@@ -4,13 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .hierarchy import (
-        HierarchicalCompressor,
-        HierarchyReport,
-        LevelReport,
-        SourceSpan,
-        View,
-    )
+    from .hierarchy import HierarchicalCompressor
+    from .views import HierarchyReport, LevelReport, SourceSpan, View
 
 __all__ = [
     "HierarchicalCompressor",
@@ -21,10 +16,10 @@ __all__ = [
 ]
 _homes = {
     "HierarchicalCompressor": "hierarchy",
-    "HierarchyReport": "hierarchy",
-    "LevelReport": "hierarchy",
-    "SourceSpan": "hierarchy",
-    "View": "hierarchy",
+    "HierarchyReport": "views",
+    "LevelReport": "views",
+    "SourceSpan": "views",
+    "View": "views",
 }
 
 

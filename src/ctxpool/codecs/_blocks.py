@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 
-__all__ = ["Packed", "codec", "pack"]
+__all__ = ["Packed", "codec", "pack", "texts_of"]
 
 Pack = Callable[[bytes], bytes]
 
@@ -38,7 +38,7 @@ def _zstd() -> tuple[Pack, Pack]:
     raise ImportError('codec="zstd" needs the extra: pip install "ctxpool[zstd]"')
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """Some texts, one after the other."""
 
@@ -54,10 +54,19 @@ class Packed:
     start: int
     end: int
 
-    def text(self) -> str:
-        """The text; O(size of the block)."""
-        data = self.block.unpack(self.block.data)
-        return data[self.start : self.end].decode("utf-8", "surrogatepass")
+
+def texts_of(bodies: Iterable[str | Packed]) -> Iterator[str]:
+    """Each text, packed or not; of neighbours the block is unpacked once."""
+    block: Block | None = None
+    data = b""
+    for body in bodies:
+        if isinstance(body, str):
+            yield body
+            continue
+        if body.block is not block:
+            block = body.block
+            data = block.unpack(block.data)
+        yield data[body.start : body.end].decode("utf-8", "surrogatepass")
 
 
 def pack(

@@ -5,24 +5,17 @@ import math
 import operator
 import time as _time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 from .. import LRUCache, _arguments
 from ..context.extract import Extract, extract
 from ..context.sentences import LONGEST, Piece, split
 from ..context.tokens import HeuristicTokenizer, whole
 from ..sizes import parse_size
-from ..stats import _Record
 from . import _blocks
+from .views import HierarchyReport, LevelReport, SourceSpan, View
 
-__all__ = [
-    "HierarchicalCompressor",
-    "HierarchyReport",
-    "LevelReport",
-    "SourceSpan",
-    "View",
-]
+__all__ = ["HierarchicalCompressor"]
 
 HOUR, DAY, WEEK = 3600.0, 86400.0, 604800.0
 LEVELS = range(1, 5)
@@ -30,96 +23,6 @@ _RATIOS = (1.0, 0.5, 0.2, 0.05)
 _SMALL = 80  # characters: an item that is no longer may be shown whole on level 2
 _SHORTEST = 24  # characters: no piece is cut to less
 _OVERHEAD = 200  # bytes of a view beside its text
-
-
-class SourceSpan(NamedTuple):
-    """``view.text[at : at + end - start] == restore(id)[start:end]``."""
-
-    id: str
-    start: int
-    end: int
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class View(_Record):
-    """What is shown of an item, or of a group of them.
-
-    Attributes
-    ----------
-    level : int
-        1: whole, 2: a summary, 3: a summary of a group, 4: the archive.
-    text : str
-        What is left of it.
-    sources : tuple of str
-        The ids of the items that it stands for, oldest first.
-    spans : tuple of SourceSpan
-        Where its parts are in them; none if a *compressor* of one's own made it.
-    lossy : bool
-        Whether anything is missing. The items themselves are there in full:
-        :meth:`HierarchicalCompressor.restore`.
-    """
-
-    level: int
-    text: str
-    sources: tuple[str, ...]
-    spans: tuple[SourceSpan, ...]
-    lossy: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LevelReport(_Record):
-    """One level of a :class:`HierarchyReport`.
-
-    Attributes
-    ----------
-    level, items, views : int
-        The level, the items on it, and the views that show them.
-    original_bytes, view_bytes : int
-        Bytes of the items and of the views, in UTF-8.
-    """
-
-    level: int
-    items: int
-    views: int
-    original_bytes: int
-    view_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class HierarchyReport(_Record):
-    """A moment of a :class:`HierarchicalCompressor`.
-
-    Attributes
-    ----------
-    items : int
-        Items in it.
-    original_bytes : int
-        Bytes of all items, in UTF-8.
-    view_bytes : int
-        Bytes of what is shown of them.
-    stored_bytes : int
-        Bytes in which the items are kept, without loss: compressed, but for those that
-        :meth:`HierarchicalCompressor.compact` has not met yet.
-    levels : tuple of LevelReport
-        Levels 1 to 4.
-    """
-
-    items: int
-    original_bytes: int
-    view_bytes: int
-    stored_bytes: int
-    levels: tuple[LevelReport, ...]
-
-    @property
-    def ratio(self) -> float:
-        """Bytes shown over bytes of the items; 1.0 without any."""
-        return self.view_bytes / self.original_bytes if self.original_bytes else 1.0
-
-    @property
-    def stored_ratio(self) -> float:
-        """Bytes kept over bytes of the items; 1.0 without any."""
-        return self.stored_bytes / self.original_bytes if self.original_bytes else 1.0
 
 
 class _Item:
@@ -135,10 +38,6 @@ class _Item:
         self.time = time
         self.priority = priority
         self.serial = serial
-
-    def text(self) -> str:
-        body = self.body
-        return body if isinstance(body, str) else body.text()
 
 
 class HierarchicalCompressor:
@@ -305,7 +204,8 @@ class HierarchicalCompressor:
         KeyError
             There is none of this id.
         """
-        return self._items[id].text()
+        (text,) = _blocks.texts_of([self._items[id].body])
+        return text
 
     def forget(self, id: str) -> None:
         """Let go of an item. Its bytes in a compressed block stay until the block's
@@ -362,7 +262,7 @@ class HierarchicalCompressor:
             for item in self._sorted()
             if isinstance(item.body, str) and self._level(item, now) > 1
         ]
-        texts = [item.text() for item in items]
+        texts = _blocks.texts_of([item.body for item in items])
         saved = sum(item.nbytes for item in items)
         blocks = set()
         packed = _blocks.pack(texts, self._block_size, *self._codec)
@@ -448,7 +348,7 @@ class HierarchicalCompressor:
         return known
 
     def _made(self, level: int, items: list[_Item]) -> View:
-        texts = [item.text() for item in items]
+        texts = list(_blocks.texts_of(item.body for item in items))
         joined = "\n".join(texts)
         sources = tuple(item.id for item in items)
         ratio = self.ratios[level - 1]

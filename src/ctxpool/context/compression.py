@@ -105,8 +105,8 @@ class AdaptiveCompressor:
 
     Notes
     -----
-    O(len(text)), a few MB/s, without a model or a download; the same text gives the same
-    result. An instance is a compressor for whatever takes one: ``compressor(text,
+    About O(len(text)), a few MB/s, without a model or a download; the same text gives
+    the same result. An instance is a compressor for whatever takes one: ``compressor(text,
     tokens)`` gives a text.
 
     **Thread-safety**: has no state; the callables must bear what its callers do.

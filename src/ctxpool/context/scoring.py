@@ -23,6 +23,7 @@ _TERM = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]{1,2}"
     r"|[$€£#@]?\w+(?:[.:/@'\u2019-]+\w+)*%?"
 )
+_ASCII_TERM = re.compile(r"[$#@]?\w+(?:[.:/@'-]+\w+)*%?", re.ASCII)  # 1.4x as fast
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:T[\d:.]+)?Z?|\d{1,2}:\d\d(?::\d\d)?(?:[.,]\d+)?")
 _OPAQUE = re.compile(r"(?=.*\d)[0-9a-fA-F-]{12,}")  # hashes, uuids
 _DIGIT = re.compile(r"\d")
@@ -146,7 +147,7 @@ class ScoredPieces:
         self.pieces = pieces
         vocabulary = _Vocabulary()
         number = vocabulary.__getitem__
-        find = _TERM.findall
+        find = (_ASCII_TERM if text.isascii() else _TERM).findall
         self._counts = np.empty(len(pieces), np.int64)
         self.terms: list[set[int]] = []
         numbers: list[list[int]] = []
