@@ -355,7 +355,7 @@ def sections(quick: bool, progress: Callable[[str], None]) -> Iterator[Section]:
             return search(n, 10 if quick else max(20, 300_000 // n))
 
         yield Section(f"retrieval: search, {n:,} x {DIMENSIONS}", searched)
-    yield Section("retrieval: growth", lambda: growth(200 if quick else 20_000))
+    yield Section("retrieval: growth", lambda: growth(1_000 if quick else 20_000))
     for n in (1_000, 10_000):
 
         def asked(n: int = n) -> Findings:
