@@ -43,8 +43,9 @@ $(VENV)/.optional: $(VENV)/.made
 	tools/optional.sh $(py)
 	touch $@
 
-# The peers of the cache, of the pools or of the window, those of the extra that have a wheel here.
-$(VENV)/.bench-cache $(VENV)/.bench-pools $(VENV)/.bench-window: $(VENV)/.%: $(VENV)/.bench
+# The peers of the cache, the pools, the window or the context memory: those of the
+# extra that have a wheel here.
+$(VENV)/.bench-cache $(VENV)/.bench-pools $(VENV)/.bench-window $(VENV)/.bench-context: $(VENV)/.%: $(VENV)/.bench
 	tools/optional.sh $(py) $*
 	touch $@
 
@@ -60,6 +61,11 @@ build: $(VENV)/.native ## the environment, with a native editable install
 run: build ## the main job on the standard library's sources; plot and JSON in out/
 	@mkdir -p out
 	CTXPOOL_NATIVE=1 $(py) -m ctxpool run --json out/run.json --plot out/run.png
+
+.PHONY: demo
+demo: build ## a long conversation through the context memory; plot and JSON in out/
+	@mkdir -p out
+	CTXPOOL_NATIVE=1 $(py) -m ctxpool chat --json out/chat.json --plot out/chat.png
 
 # --- tests ---------------------------------------------------------------------
 
@@ -142,6 +148,10 @@ bench-pools: build $(VENV)/.bench-pools ## the pools against their peers (10 min
 .PHONY: bench-window
 bench-window: build $(VENV)/.bench-window ## TokenWindow at every size against its peers (10 minutes); in out/
 	$(py) bench/token_window.py --json out/token_window.json --plot out/token_window.png $(ARGS)
+
+.PHONY: bench-context
+bench-context: build $(VENV)/.bench-context ## the context memory against its peers (15 minutes); JSON in out/, picture in docs/
+	$(py) bench/context.py --json out/context.json --plot $(if $(ARGS),out,docs)/context.png $(ARGS)
 
 .PHONY: bars
 bars: build $(VENV)/.bench ## each promised ratio, measured: PASS or MISS

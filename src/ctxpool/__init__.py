@@ -13,8 +13,12 @@ The engine, each of it native with a pure-Python twin of the same behaviour:
 
 :class:`MemoryPool`: blocks of many sizes under one budget, over :class:`BlockPool`.
 
+:class:`ContextRetriever`: texts found again by what they say.
+
 Decorators over the caches: :func:`lru_cache`, :func:`ttl_cache`, :func:`cached_method`.
 NumPy's own arrays out of a pool: :func:`numpy_pool`.
+
+Memory of an agent: :mod:`ctxpool.context`.
 
 ``ctxpool.backend`` tells which of the two is at work, ``"native"`` or ``"pure"``.
 """
@@ -44,6 +48,7 @@ from ._shared_support import BlockHandle
 from .sizes import parse_size
 from .stats import (
     BlockPoolStats,
+    ContextWindowStats,
     LRUCacheStats,
     MemoryPoolStats,
     NumpyPoolStats,
@@ -52,11 +57,22 @@ from .stats import (
     PrefixBlockStats,
     SharedPoolStats,
     SizeClassStats,
+    SpillStats,
     TokenWindowStats,
 )
 
 if TYPE_CHECKING:
     from .caches.decorators import cached_method, lru_cache, ttl_cache
+    from .codecs.hierarchy import HierarchicalCompressor
+    from .context.compression import AdaptiveCompressor
+    from .context.episodic import EpisodicMemory
+    from .context.memory import HierarchicalMemory
+    from .context.messages import Message
+    from .context.overflow import OverflowChain
+    from .context.retrieval import ContextRetriever
+    from .context.semantic import SemanticMemory
+    from .context.spill import SpillStore
+    from .context.window import ContextWindow
     from .pools.manager import (
         ResourceManager,
         get_pooled_resource,
@@ -67,31 +83,43 @@ if TYPE_CHECKING:
     from .pools.sized import MemoryPool
 
 __all__ = [
+    "AdaptiveCompressor",
     "Block",
     "BlockHandle",
     "BlockPool",
     "BlockPoolStats",
     "Cache",
     "CachedFunction",
+    "ContextRetriever",
+    "ContextWindow",
+    "ContextWindowStats",
+    "EpisodicMemory",
+    "HierarchicalCompressor",
+    "HierarchicalMemory",
     "LRUCache",
     "LRUCacheStats",
     "LazyProxy",
     "MarkovModel",
     "MemoryPool",
     "MemoryPoolStats",
+    "Message",
     "NumpyPool",
     "NumpyPoolStats",
     "ObjectLease",
     "ObjectPool",
     "ObjectPoolStats",
+    "OverflowChain",
     "PooledObject",
     "PrefixBlockManager",
     "PrefixBlockStats",
     "ResourceManager",
+    "SemanticMemory",
     "SharedBlock",
     "SharedBlockPool",
     "SharedPoolStats",
     "SizeClassStats",
+    "SpillStats",
+    "SpillStore",
     "TokenWindow",
     "TokenWindowStats",
     "__version__",
@@ -111,12 +139,22 @@ __version__ = "0.1.0"
 
 # What lies above the engine is loaded when it is first asked for.
 _LAZY = {
+    "AdaptiveCompressor": "context.compression",
+    "HierarchicalCompressor": "codecs.hierarchy",
     "ResourceManager": "pools.manager",
     "get_pooled_resource": "pools.manager",
     "pooled_resource": "pools.manager",
     "register_resource_type": "pools.manager",
+    "ContextRetriever": "context.retrieval",
+    "EpisodicMemory": "context.episodic",
+    "HierarchicalMemory": "context.memory",
+    "SemanticMemory": "context.semantic",
     "MemoryPool": "pools.sized",
     "NumpyPool": "pools.numpy",
+    "OverflowChain": "context.overflow",
+    "SpillStore": "context.spill",
+    "ContextWindow": "context.window",
+    "Message": "context.messages",
     "cached_method": "caches.decorators",
     "lru_cache": "caches.decorators",
     "numpy_pool": "pools.numpy",

@@ -15,6 +15,8 @@ __all__ = [
     "check_indices",
     "choice",
     "count",
+    "fraction",
+    "number",
     "power_of_two",
     "seconds",
 ]
@@ -45,6 +47,25 @@ def power_of_two(name: str, value: Any, highest: int) -> int:
     if number & (number - 1):
         raise ValueError(f"{name} must be a power of two, not {number}")
     return number
+
+
+def number(name: str, value: Any) -> float:
+    """*value* as a float that is finite."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name} must be a number, not {value!r}") from None
+    if not math.isfinite(found):
+        raise ValueError(f"{name} must be finite, not {value!r}")
+    return found
+
+
+def fraction(name: str, value: Any) -> float:
+    """*value* as a float from 0 to 1."""
+    found = number(name, value)
+    if not 0 <= found <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, not {value!r}")
+    return found
 
 
 def seconds(name: str, value: Any) -> float:

@@ -7,8 +7,10 @@ too, so that code which knows nothing of ctxpool catches them by the usual name.
 __all__ = [
     "BlockInUseError",
     "BlockReleasedError",
+    "BudgetExceededError",
     "CorruptionError",
     "CtxPoolError",
+    "DamagedStoreError",
     "FrameError",
     "LeaseError",
     "MemoryLimitError",
@@ -23,6 +25,8 @@ __all__ = [
     "TruncatedFrameError",
     "UnknownResourceError",
     "UnknownSequenceError",
+    "UnknownToolCallError",
+    "UnstorableMessageError",
     "ValueTooLargeError",
 ]
 
@@ -110,8 +114,16 @@ class ValueTooLargeError(CtxPoolError, ValueError):
     """A value is larger than the whole cache may be."""
 
 
+class BudgetExceededError(CtxPoolError, ValueError):
+    """A message, or what is pinned, is larger than a window's budget allows."""
+
+
 class StoreError(CtxPoolError, OSError):
     """A store's file is damaged, of another kind or version, or can't be written."""
+
+
+class DamagedStoreError(StoreError):
+    """A store's file is not what was written to it."""
 
 
 class StoreClosedError(CtxPoolError, ValueError):
@@ -120,6 +132,24 @@ class StoreClosedError(CtxPoolError, ValueError):
 
 class UnknownResourceError(CtxPoolError, LookupError):
     """No resource type of this name is registered."""
+
+
+class UnstorableMessageError(CtxPoolError, ValueError):
+    """A store can't hold a message as it is.
+
+    Attributes
+    ----------
+    id : str
+        The message's.
+    """
+
+    def __init__(self, message: str = "", *, id: str = "") -> None:
+        super().__init__(message)
+        self.id = id
+
+
+class UnknownToolCallError(CtxPoolError, LookupError):
+    """A tool's result answers no call that waits for one."""
 
 
 class UnknownSequenceError(CtxPoolError, LookupError):

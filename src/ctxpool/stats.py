@@ -5,6 +5,7 @@ from typing import Any
 
 __all__ = [
     "BlockPoolStats",
+    "ContextWindowStats",
     "LRUCacheStats",
     "MemoryPoolStats",
     "NumpyPoolStats",
@@ -15,6 +16,7 @@ __all__ = [
     "SharedParticipant",
     "SharedPoolStats",
     "SizeClassStats",
+    "SpillStats",
     "TokenWindowStats",
 ]
 
@@ -529,6 +531,85 @@ class PooledObject:
     uses: int
     in_use: bool
     place: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SpillStats(_Record):
+    """A moment of a :class:`~ctxpool.context.SpillStore`.
+
+    Attributes
+    ----------
+    path : str
+        The file's.
+    messages : int
+        Messages that it holds.
+    bytes : int
+        What they take, as JSON in UTF-8.
+    max_bytes : int or None
+        The most that they may take.
+    file_bytes : int
+        The size of the file and its journal.
+    removed : int
+        Messages that ever went to keep to *max_bytes*.
+    oldest, newest : float or None
+        When the first and the last of them were put; None if there is none.
+    """
+
+    path: str
+    messages: int
+    bytes: int
+    max_bytes: int | None
+    file_bytes: int
+    removed: int
+    oldest: float | None
+    newest: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextWindowStats(_Record):
+    """A moment of a :class:`~ctxpool.ContextWindow`; counts are since its construction.
+
+    Attributes
+    ----------
+    messages, groups : int
+        That the window holds.
+    tokens, bytes : int
+        Of all of them; bytes are counted in a window with *max_bytes* alone.
+    pinned_tokens : int
+        Of those that are never dropped.
+    budget, limit : int
+        Tokens of the window, and without the reserve.
+    appended : int
+        Messages that were added.
+    evictions : int
+        How often the window dropped messages.
+    evicted, evicted_tokens : int
+        Messages that it dropped, and their tokens.
+    reductions : int
+        How often ``overflow`` made room.
+    stable_prefix : int
+        Tokens at the front of the prompt that the latest change left as they were: what
+        a provider's prompt cache can still serve.
+    breaks, broken_tokens : int
+        How often a change was not at the end, and how many tokens, of all prompts,
+        came after the place: what the cache could no longer serve.
+    """
+
+    messages: int
+    groups: int
+    tokens: int
+    bytes: int
+    pinned_tokens: int
+    budget: int
+    limit: int
+    appended: int
+    evictions: int
+    evicted: int
+    evicted_tokens: int
+    reductions: int
+    stable_prefix: int
+    breaks: int
+    broken_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

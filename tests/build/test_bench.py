@@ -1,5 +1,5 @@
-"""The benchmarks of the cache and of the pools work; their figures are no business of
-a test."""
+"""The benchmarks of the cache, the pools and the context memory work; their figures are
+no business of a test."""
 
 import importlib.util
 import json
@@ -112,6 +112,26 @@ def test_pools(tmp_path: Path) -> None:
     assert all(row["cpu_us"] > 0 for row in echo + frames)
     grown = {row["name"]: row["rss_mib"] for row in files}
     assert grown["ctxpool read_blocks"] < grown["mmap"]
+
+
+def test_context(tmp_path: Path) -> None:
+    """Every chapter is imported; one is run."""
+    report = tmp_path / "context.json"
+    picture = tmp_path / "context.png"
+    python("context.py", "--quick", "--only", "chat:", "--json", str(report))
+    result = json.loads(report.read_text())
+    (rows,) = result["sections"].values()
+    assert [row["name"] for row in rows][:2] == ["everything", "truncation"]
+    assert all(0 < row["answered"] <= row["asked"] for row in rows)
+    assert len(result["bars"]) == 4
+    if importlib.util.find_spec("matplotlib") is not None:
+        script(
+            "import json, pathlib, context_plot\n"
+            f"report = json.loads(pathlib.Path({str(report)!r}).read_text())\n"
+            f"context_plot.draw(report, pathlib.Path({str(picture)!r}))\n"
+            "print(1)"
+        )
+        assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_prefix_blocks() -> None:

@@ -174,3 +174,42 @@ def test_killed_at_any_time_it_keeps_what_was_acknowledged(path):
             found = keys(database)
             assert found == list(range(1, len(found) + 1))
             assert len(found) - last in (0, 1)
+
+
+def test_it_knows_when_another_one_wrote(path):
+    with opened(path) as one, opened(path) as two:
+
+        def moved(database):
+            with database.read() as connection:
+                return database.moved(connection)
+
+        assert moved(one)
+        assert not moved(one)
+        put(one, 1)
+        assert not moved(one)
+        put(two, 2)
+        assert moved(one)
+        assert not moved(one)
+
+
+def test_what_is_purged_is_in_no_file(path):
+    with opened(path) as database:
+        put(database, 1, "xylophone")
+        with database.write() as connection:
+            connection.execute("DELETE FROM t")
+        assert database.purge()
+        for file in path.parent.iterdir():
+            assert b"xylophone" not in file.read_bytes()
+        with database.write():
+            assert not database.purge()  # not now
+
+
+def test_a_copy(path):
+    with opened(path) as database:
+        put(database, 1)
+        copy = path.with_name("copy.db")
+        database.copy(copy)
+        with pytest.raises(StoreError, match="exist"):
+            database.copy(copy)
+    with opened(copy) as database:
+        assert keys(database) == [1]

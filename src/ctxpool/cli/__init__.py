@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import bench, run
+from . import bench, chat, run
 from .errors import CommandError
 
 __all__ = ["main"]
 
-_COMMANDS = (run, bench)
+_COMMANDS = (run, chat, bench)
 _EXIT_CODES = """\
 exit codes:
   0    done

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import Cache, __version__, backend
-from . import plot, traces
-from .errors import CommandError, UsageError
+from . import output, plot, traces
+from .errors import UsageError
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -96,12 +96,12 @@ def run(
         "against_lru": _against_lru(points),
     }
     if plot_to is not None:
-        _write(plot_to, "--plot", lambda: _draw(result, plot_to))
+        output.write(plot_to, "--plot", lambda path: _draw(result, path))
     text = json.dumps(result, indent=1)
     if json_to == "-":
         print(text)
     elif json_to is not None:
-        _write(json_to, "--json", lambda: Path(json_to).write_text(f"{text}\n"))
+        output.write(json_to, "--json", lambda path: output.write_json(result, path))
     print(_table(result), file=sys.stderr if json_to == "-" else None)
     return 0
 
@@ -163,13 +163,6 @@ def _table(result: dict[str, Any]) -> str:
         gains = [result["against_lru"][c][what] for c in columns]
         lines.append(line(f"{what} against lru", [f"{gain:+.2f}" for gain in gains]))
     return "\n".join(lines)
-
-
-def _write(path: str, option: str, write: Any) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise CommandError(f"{option} {path}: {error.strerror or error}") from error
 
 
 # ---- The plot ----

@@ -2,16 +2,13 @@
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable
-from errno import EACCES
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ..sizes import parse_size
-from . import memory, plot, report, tokenizers, workload
-from .errors import CommandError, UsageError
+from . import memory, output, plot, report, tokenizers, workload
+from .errors import UsageError
 from .job import Job, collector
 from .latency import timer_cost
 from .progress import Progress
@@ -184,40 +181,14 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return Settings(**{name: getattr(arguments, name) for name in names})
 
 
-def _check_writable(path: str, option: str) -> None:
-    """Find out before the work whether *path* can be written, and leave no trace."""
-    existed = os.path.exists(path)
-    try:
-        if existed and not os.path.isfile(path) and not os.path.isdir(path):
-            # A pipe or a device: to open it may wait, or end its reader.
-            if not os.access(path, os.W_OK):
-                raise PermissionError(EACCES, os.strerror(EACCES))
-            return
-        with open(path, "ab"):
-            pass
-        if not existed:
-            os.unlink(path)
-    except OSError as error:
-        raise UsageError(f"{option} {path}: {error.strerror or error}") from error
-
-
-def _write(path: str, option: str, write: Callable[[str], None]) -> None:
-    try:
-        write(path)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise CommandError(f"{option} {path}: {error.strerror or error}") from error
-
-
 def command(arguments: argparse.Namespace) -> int:
     """Check everything that can be wrong, then do the job."""
     settings = _settings(arguments)
     if arguments.plot is not None:
         plot.check(arguments.plot)
-        _check_writable(arguments.plot, "--plot")
+        output.check(arguments.plot, "--plot")
     if arguments.json not in (None, "-"):
-        _check_writable(arguments.json, "--json")
+        output.check(arguments.json, "--json")
     if arguments.plot is not None and arguments.plot == arguments.json:
         raise UsageError(f"--json and --plot name the same file: {arguments.plot}")
     sides = [tokenizers.load(settings.tokenizer) for _ in range(2)]
@@ -288,16 +259,12 @@ def _peaks(
 
 def _output(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
     """Files first: a reader of stdout may leave early."""
-
-    def write_json(path: str) -> None:
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
-            file.write("\n")
-
     if arguments.plot is not None:
-        _write(arguments.plot, "--plot", lambda path: plot.draw(result, path))
+        output.write(arguments.plot, "--plot", lambda path: plot.draw(result, path))
     if arguments.json == "-":
         print(json.dumps(result, indent=1))
     elif arguments.json is not None:
-        _write(arguments.json, "--json", write_json)
+        output.write(
+            arguments.json, "--json", lambda path: output.write_json(result, path)
+        )
     print(report.table(result), file=sys.stderr if arguments.json == "-" else None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..errors import StoreClosedError, StoreError
+from ..errors import DamagedStoreError, StoreClosedError, StoreError
 
 __all__ = ["Database"]
 
@@ -75,6 +75,7 @@ class Database:
         self._durable, self._timeout = durable, timeout
         self._lock = threading.RLock()
         self._pid = os.getpid()
+        self._looked: tuple[sqlite3.Connection | None, int] = (None, 0)
         self._inherited: list[sqlite3.Connection] = []
         self._connection: sqlite3.Connection | None = self._open()
         _all.add(self)
@@ -94,7 +95,7 @@ class Database:
             self._prepare(connection)
         except sqlite3.DatabaseError as error:
             connection.close()
-            raise StoreError(
+            raise DamagedStoreError(
                 f"{self.path!r} is damaged or no database: {error}. It was left as it "
                 f"is; move it away to begin anew"
             ) from error
@@ -107,6 +108,9 @@ class Database:
         def pragma(name: str) -> int:
             return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
+        connection.execute(
+            f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}"
+        )
         tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if tables == 0:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -127,9 +131,7 @@ class Database:
                 f"version {self._version}"
             )
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(
-            f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}"
-        )
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is zeroed
 
     def _current(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -173,7 +175,11 @@ class Database:
                 raise self._told(error) from error
 
     def _told(self, error: sqlite3.DatabaseError) -> Exception:
-        return StoreError(f"{self.path!r}: {error}")
+        # The low byte; codes of 3.11's own objects have none.
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        kind = DamagedStoreError if damaged else StoreError
+        return kind(f"{self.path!r}: {error}")
 
     def check(self) -> None:
         """Read the whole file and verify its structure; O(its size).
@@ -186,7 +192,30 @@ class Database:
         with self.read() as connection:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
-            raise StoreError(f"{self.path!r} is damaged: {found}")
+            raise DamagedStoreError(f"{self.path!r} is damaged: {found}")
+
+    def moved(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file may hold what another connection wrote since this was last
+        asked, the first time included: what is kept in memory of it is then old.
+        For inside :meth:`read` and :meth:`write`."""
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        # A forked child's connection counts on its own.
+        before, self._looked = self._looked, (connection, version)
+        return before != self._looked
+
+    def purge(self) -> bool:
+        """Take what was deleted out of the journal, too; False while another process
+        reads what it has."""
+        with self.read() as connection:
+            if connection.in_transaction:
+                return False
+            row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not row[0]
+
+    def copy(self, path: str | os.PathLike[str]) -> None:
+        """Write all that it holds to a new file, as it is at one moment."""
+        with self.read() as connection:
+            connection.execute("VACUUM INTO ?", (os.fspath(path),))
 
     @property
     def nbytes(self) -> int:
@@ -204,6 +233,7 @@ class Database:
         """Close the connection; a second time does nothing."""
         with self._lock:
             connection, self._connection = self._connection, None
+            self._looked = None, 0
             if connection is not None and (
                 self._pid == os.getpid() or self.path == ":memory:"
             ):

@@ -3,14 +3,12 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 __all__ = ["Group", "Message", "Role", "ToolCall"]
 
 Role = Literal["system", "user", "assistant", "tool"]
 _ROLES = get_args(Role)
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,8 @@ class Message:
     parts : tuple of mappings
         What is no text (images, documents, thinking), as the provider's own dicts.
     metadata : mapping
-        The caller's own; sent to nobody.
+        The caller's own; sent to nobody. Under ``"openai"``, ``"anthropic"`` and
+        ``"langchain"`` is noted what form it had there, if it came from there.
     id : str
         Made up where none is given.
     sources : tuple of str
@@ -72,7 +71,7 @@ class Message:
     tool_call_id: str = ""
     name: str = ""
     parts: tuple[Mapping[str, Any], ...] = ()
-    metadata: Mapping[str, Any] = field(default=_NOTHING, compare=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
     id: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
     sources: tuple[str, ...] = ()
 

@@ -1,0 +1,114 @@
+"""One message into all tiers of a memory, or into none."""
+
+import contextlib
+from collections.abc import Callable
+
+from .. import _arguments
+from ..errors import StoreError
+from ._working import Working
+from .episodic import EpisodicMemory
+from .facts import Fact, Mention
+from .messages import Message
+from .relations import Relation
+from .semantic import SemanticMemory
+
+__all__ = ["SPEAKERS", "Intake", "encodable", "importance_of"]
+
+SPEAKERS = ("user", "assistant")  # whose words say what is so; a tool's are output
+
+
+def importance_of(message: Message, facts: int) -> float:
+    """Half, and more for what states facts; a tool's output can be had again."""
+    return 0.3 if message.role == "tool" else min(0.5 + 0.1 * facts, 0.9)
+
+
+def encodable(text: str) -> str:
+    """*text* with "?" for lone surrogates, which no file can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+class Intake:
+    """Stores messages: callbacks first, then what lasts, then the window. What was done
+    before an error is undone."""
+
+    def __init__(
+        self,
+        semantic: SemanticMemory,
+        episodic: EpisodicMemory,
+        window: Working,
+        rate: Callable[[Message, int], float],
+    ) -> None:
+        self._semantic, self._episodic, self._window = semantic, episodic, window
+        self._rate = rate
+
+    def found(self, message: Message) -> list[Fact | Mention]:
+        """What the extractor finds in it."""
+        if message.role not in SPEAKERS or not message.content.strip():
+            return []
+        text, speaker = encodable(message.content), message.name or message.role
+        return self._semantic.extract(text, encodable(speaker))
+
+    def _rated(
+        self,
+        message: Message,
+        found: list[Fact | Mention],
+        importance: float | None,
+    ) -> float:
+        if importance is None:
+            importance = self._rate(message, sum(isinstance(f, Fact) for f in found))
+        return _arguments.fraction("importance", importance)
+
+    def take_in(
+        self,
+        message: Message,
+        found: list[Fact | Mention],
+        now: float,
+        importance: float | None,
+        pinned: bool,
+    ) -> tuple[Relation, ...]:
+        """Store it in all tiers; what it says."""
+        if message.role == "system":
+            self._window.append(message, pinned=pinned)
+            return ()
+        new, learnt = self.remember(message, found, now, importance)
+        try:
+            self._window.append(message, pinned=pinned)
+        except BaseException:
+            # It was not taken in: what went before is undone, as far as it can be.
+            with contextlib.suppress(StoreError):
+                if new:
+                    self._episodic.forget(message.id)
+                self._semantic.forget(source=message.id)
+            with contextlib.suppress(StoreError):
+                self._window.forget([message.id])
+            raise
+        return learnt
+
+    def remember(
+        self,
+        message: Message,
+        found: list[Fact | Mention],
+        now: float,
+        importance: float | None,
+    ) -> tuple[bool, tuple[Relation, ...]]:
+        """Store it in the two tiers that last; whether it is new, and what it says."""
+        if not message.text.strip():
+            return False, ()
+        episode = self._episodic.remember(
+            encodable(message.text),
+            role=message.role,
+            id=message.id,
+            importance=self._rated(message, found, importance),
+            metadata=message.metadata,
+            sources=message.sources,
+            at=now,
+        )
+        new = episode.id == message.id and episode.uses == 0
+        try:
+            learnt = self._semantic.add_found(found, source=message.id, at=now)
+        except BaseException:
+            if new:
+                with contextlib.suppress(StoreError):
+                    self._episodic.forget(message.id)
+            raise
+        return new, tuple(learnt)
