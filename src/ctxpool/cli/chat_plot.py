@@ -88,6 +88,7 @@ def _sent(axes: "Axes", memory: dict[str, Any], name: str, budget: int) -> None:
     )
     axes.axhline(budget, color="#222222", linewidth=1, linestyle="--", label="budget")
     axes.set_ylim(0, budget * 1.3)
+    axes.yaxis.set_major_formatter(lambda tokens, _: f"{tokens:,.0f}")
     _title(axes, f"Tokens sent in each turn: {name}")
     axes.legend(loc="upper left", ncols=4, fontsize=8, frameon=False)
 
@@ -151,6 +152,7 @@ def _latency(axes: "Axes", memories: dict[str, Any]) -> None:
         shares = [100 * (n + 1) / len(times) for n in range(len(times))]
         axes.plot(times, shares, color=_COLOURS[name], label=name)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda ms, _: f"{ms:g}")
     axes.set_ylim(0, 104)
     _title(axes, "Latency: turns that took at most so long, %")
     axes.legend(loc="lower right", fontsize=8, frameon=False)
