@@ -63,9 +63,9 @@ if TYPE_CHECKING:
     from .context.episodic import EpisodicMemory
     from .context.memory import HierarchicalMemory
     from .context.messages import Message
+    from .context.overflow import OverflowChain
     from .context.retrieval import ContextRetriever
     from .context.semantic import SemanticMemory
-    from .context.overflow import OverflowChain
     from .context.spill import SpillStore
     from .context.window import ContextWindow
     from .pools.manager import (

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from .episodes import Consolidation, Episode, EpisodicStats, Recollection
     from .episodic import EpisodicMemory
     from .extract import Extract, Span
-    from .facts import Fact, Mention, extract_facts
     from .formats import from_anthropic, from_openai, to_anthropic, to_openai
     from .graph import HNSWIndex
     from .group_value import GroupValue
@@ -27,21 +26,35 @@ if TYPE_CHECKING:
     from .mmr import maximal_marginal_relevance
     from .overflow import OverflowChain, OverflowStrategy
     from .overflow_draft import OverflowDraft
-    from .overflow_report import OverflowAction, OverflowProblem, OverflowReport, OverflowResult
+    from .overflow_report import (
+        OverflowAction,
+        OverflowProblem,
+        OverflowReport,
+        OverflowResult,
+    )
     from .overflow_strategies import Compress, Evict, Spill
-    from .prompt_cache import BreakCost, CachePrices, CachedPrompt, PromptCache
+    from .prompt_cache import BreakCost, CachedPrompt, CachePrices, PromptCache
     from .relations import Entity, Neighbour, Relation, SemanticStats
     from .retrieval import ContextRetriever
     from .scoring import FEATURES, ScoredPieces
     from .semantic import SemanticMemory
     from .sentences import Piece
-    from .spill import SpillStore, Spilled
+    from .spill import Spilled, SpillStore
+    from .statements import Fact, Mention, extract_facts
     from .summarise import Summarise
-    from .tokens import BytePairTokenizer, HeuristicTokenizer, TiktokenTokenizer, TokenCounter, Tokenizer, load_tokenizer
+    from .tokens import (
+        BytePairTokenizer,
+        HeuristicTokenizer,
+        TiktokenTokenizer,
+        TokenCounter,
+        Tokenizer,
+        load_tokenizer,
+    )
     from .vectors import FlatIndex, VectorIndex
     from .window import ContextWindow
 
 __all__ = [
+    "FEATURES",
     "AdaptiveCompressor",
     "AutoIndex",
     "AutoIndexStats",
@@ -63,7 +76,6 @@ __all__ = [
     "EpisodicStats",
     "Evict",
     "Extract",
-    "FEATURES",
     "Fact",
     "FlatIndex",
     "Group",
@@ -139,9 +151,6 @@ _homes = {
     "EpisodicMemory": "episodic",
     "Extract": "extract",
     "Span": "extract",
-    "Fact": "facts",
-    "Mention": "facts",
-    "extract_facts": "facts",
     "from_anthropic": "formats",
     "from_openai": "formats",
     "to_anthropic": "formats",
@@ -188,6 +197,9 @@ _homes = {
     "Piece": "sentences",
     "SpillStore": "spill",
     "Spilled": "spill",
+    "Fact": "statements",
+    "Mention": "statements",
+    "extract_facts": "statements",
     "Summarise": "summarise",
     "BytePairTokenizer": "tokens",
     "HeuristicTokenizer": "tokens",

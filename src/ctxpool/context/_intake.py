@@ -7,10 +7,10 @@ from .. import _arguments
 from ..errors import StoreError
 from ._working import Working
 from .episodic import EpisodicMemory
-from .facts import Fact, Mention
 from .messages import Message
 from .relations import Relation
 from .semantic import SemanticMemory
+from .statements import Fact, Mention
 
 __all__ = ["SPEAKERS", "Intake", "encodable", "importance_of"]
 

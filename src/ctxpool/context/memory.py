@@ -20,10 +20,10 @@ from .counting import MessageCounter
 from .embedding import Embedder, HashedEmbedder
 from .episodes import Consolidation, Recollection
 from .episodic import EpisodicMemory
-from .facts import extract_facts
 from .memories import HierarchicalMemoryStats, Memory, MemoryContext
 from .messages import Group, Message, Role
 from .semantic import SemanticMemory
+from .statements import extract_facts
 from .tokens import TokenCounter, Tokenizer
 from .window import ContextWindow
 
