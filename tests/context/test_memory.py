@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctxpool.context import HierarchicalMemory, Message, ToolCall
+from ctxpool.context import (
+    Compress,
+    Evict,
+    HierarchicalMemory,
+    Message,
+    OverflowChain,
+    Spill,
+    SpillStore,
+    ToolCall,
+)
 from ctxpool.errors import (
     BudgetExceededError,
     UnstorableMessageError,
@@ -298,6 +307,32 @@ def test_an_overflow_of_ones_own(tmp_path):
         summary = next(m for m in held if m.sources)
         memory.forget(summary.sources[0])
         assert not any(m.sources for m in memory.working.messages())
+
+
+def test_a_chain_with_a_store(tmp_path):
+    """What overflows is compressed and spilled; what is forgotten is in no file."""
+    store = SpillStore(tmp_path / "spill.db")
+    chain = OverflowChain([Compress(min_tokens=8), Evict(), Spill(store)])
+    options = {"budget": 300, "recall_share": 0.2}
+    path = tmp_path / "m"
+    with store, HierarchicalMemory(path, overflow=chain, **options) as memory:
+        secret = memory.process_input("The password of db-7 is xylophone.").message
+        for n in range(40):
+            memory.process_input(f"Remark {n}: the disk of db-{n} is {n} % full. " * 2)
+        assert len(store) > 0
+        assert len(memory.episodic) == 41
+        found = memory.recall("What is the password of db-7?", 1)
+        assert "xylophone" in found[0].text
+        before = [(m.id, m.content, m.sources) for m in memory.working.messages()]
+        memory.forget(secret.id)
+        assert secret.id not in store
+        assert "xylophone" not in str(memory.recall("password xylophone", 9))
+        for file in path.iterdir():
+            assert b"xylophone" not in file.read_bytes(), file
+    with HierarchicalMemory(path, overflow=chain, **options) as memory:
+        held = [(m.id, m.content, m.sources) for m in memory.working.messages()]
+        assert held == [one for one in before if one in held]
+        assert not any(secret.id in (id, *sources) for id, _, sources in held)
 
 
 # --- forgetting ----------------------------------------------------------------------

@@ -136,24 +136,27 @@ class Working:
         if self._spilled is not None:
             self._spilled.delete(gone)
         with self._lock:
-            if not self.holds(gone):
-                return 0
-            groups = self.window.groups()
-            kept = [
-                group
-                for group in groups
-                if not any(
-                    message.id in gone or not gone.isdisjoint(message.sources)
-                    for message in group.messages
-                )
-            ]
-            if len(kept) < len(groups):
-                self.window.clear()
-                for group in kept:
-                    self.window.extend(group.messages, pinned=group.pinned)
-            self._save(self._synced)
+            left = self._drop(gone) if self.holds(gone) else 0
             if self._file is not None:
+                # Also of those that left the window long ago.
                 self._file.database.purge()
+        return left
+
+    def _drop(self, gone: set[str]) -> int:
+        groups = self.window.groups()
+        kept = [
+            group
+            for group in groups
+            if not any(
+                message.id in gone or not gone.isdisjoint(message.sources)
+                for message in group.messages
+            )
+        ]
+        if len(kept) < len(groups):
+            self.window.clear()
+            for group in kept:
+                self.window.extend(group.messages, pinned=group.pinned)
+        self._save(self._synced)
         return sum(len(g.messages) for g in groups) - sum(len(g.messages) for g in kept)
 
     @property

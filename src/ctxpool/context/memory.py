@@ -388,6 +388,9 @@ class HierarchicalMemory(AsyncMemory):
     ) -> int:
         """Delete messages from all tiers, from caches and from the files.
 
+        Their bytes are overwritten in the memory's own files. The store of an overflow
+        chain deletes them, in its own way.
+
         Parameters
         ----------
         *ids : str
