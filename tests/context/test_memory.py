@@ -182,6 +182,18 @@ def test_a_message_that_is_too_large(memory):
     assert unchanged(memory) == before
 
 
+def test_the_same_message_again(memory):
+    message = Message("user", "Ada likes tea.", id="m1")
+    memory.process_input(message)
+    memory.process_input(message)
+    assert len(memory.episodic) == 1
+    before = unchanged(memory)
+    large = Message("user", "Ada likes tea.", id="m1", name="n" * 9999)
+    with pytest.raises(BudgetExceededError):
+        memory.process_input(large)
+    assert unchanged(memory) == before
+
+
 def test_a_message_that_can_not_be_stored(tmp_path):
     with HierarchicalMemory(tmp_path / "m", clock=Clock()) as memory:
         memory.process_input("Ada likes tea.")
