@@ -19,7 +19,7 @@ and its questions, each with its one right note. Kept is the share of questions 
 note is in what the memory would send to a model. Flat is the whole conversation.
 
 Where we lose: a dict and networkx find neighbours faster, and to add a relation takes
-some four times what a plain table takes: names are looked up and intervals kept apart. A
+some four times what a plain table takes: names are looked up, intervals kept apart. A
 numpy array without a file is searched as fast. Vectors are most of the memory: a flat
 list of texts is far smaller.
 """

@@ -139,6 +139,15 @@ def test_tool_calls(memory):
     assert contents(memory.working.messages()) == ["Find the zebra."]
 
 
+def test_a_pinned_answer_whose_question_is_forgotten(memory):
+    question = memory.process_input("Which port?").message
+    memory.process_input("Port 8080.", "assistant", pinned=True)
+    memory.process_input("Thanks.")
+    memory.forget(question.id)
+    held = [m.content for g in memory.working.groups() for m in g.messages]
+    assert held == ["Port 8080.", "Thanks."]
+
+
 def test_remember_is_not_in_the_window(memory):
     id = memory.remember("The key is under the mat.", importance=1.0)
     assert len(memory.working) == 0

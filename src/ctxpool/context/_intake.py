@@ -67,10 +67,11 @@ class Intake:
         pinned: bool,
     ) -> tuple[Relation, ...]:
         """Store it in all tiers; what it says."""
-        if message.role == "system":
-            self._window.append(message, pinned=pinned)
-            return ()
-        known, learnt = self.remember(message, found, now, importance)
+        learnt: tuple[Relation, ...]
+        if message.role == "system":  # no experience: for the window alone
+            known, learnt = self._window.holds([message.id]), ()
+        else:
+            known, learnt = self.remember(message, found, now, importance)
         try:
             self._window.append(message, pinned=pinned)
         except BaseException:
