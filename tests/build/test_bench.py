@@ -86,9 +86,21 @@ def test_pools(tmp_path: Path) -> None:
     pytest.importorskip("Cython")
     pytest.importorskip("setuptools")
     report = tmp_path / "report.json"
-    only = ["objects: with", "async with", "real ones", "calls, 512", "1 mib, 4 kept", "touch: 4 KiB, 4 live, thread"]
+    only = [
+        "objects: with",
+        "async with",
+        "real ones",
+        "calls, 512",
+        "1 mib, 4 kept",
+        "touch: 4 KiB, 4 live, thread",
+    ]
     only += ["shared"] if sys.platform == "linux" else []
-    only += ["echo: 64 bytes, 16", "receive: messages of 65", "pickle: 200", "cache, 4 kept"]
+    only += [
+        "echo: 64 bytes, 16",
+        "receive: messages of 65",
+        "pickle: 200",
+        "cache, 4 kept",
+    ]
     python("pools.py", "--quick", "--json", str(report), "--only", *only)
     sections = list(json.loads(report.read_text())["sections"].values())
     sync, awaited, real, calls, framed, touch, *shared = sections[:-4]

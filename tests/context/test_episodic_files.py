@@ -108,6 +108,20 @@ def test_a_full_disk(tmp_path):
         assert len(memory) == 0
 
 
+def test_uses_that_can_not_be_written(memory, monkeypatch):
+    def full():
+        raise StoreError("full")
+
+    memory.remember("red apples")
+    monkeypatch.setattr(memory._store, "write_uses", full)
+    for _ in range(300):
+        assert texts(memory.recall("apples")) == ["red apples"]
+    monkeypatch.undo()
+    memory.flush()
+    with memory._store.database.read() as connection:
+        assert connection.execute("SELECT uses FROM episode").fetchone() == (300,)
+
+
 @pytest.mark.parametrize(
     "content", [b"no database" * 99, b"SQLite format 3\0" + b"x" * 99]
 )

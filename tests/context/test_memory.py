@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctxpool.context import HierarchicalMemory, Message, ToolCall
+from ctxpool.context import (
+    Compress,
+    Evict,
+    HierarchicalMemory,
+    Message,
+    OverflowChain,
+    Spill,
+    SpillStore,
+    ToolCall,
+)
 from ctxpool.errors import (
     BudgetExceededError,
     UnstorableMessageError,
@@ -130,6 +139,15 @@ def test_tool_calls(memory):
     assert contents(memory.working.messages()) == ["Find the zebra."]
 
 
+def test_a_pinned_answer_whose_question_is_forgotten(memory):
+    question = memory.process_input("Which port?").message
+    memory.process_input("Port 8080.", "assistant", pinned=True)
+    memory.process_input("Thanks.")
+    memory.forget(question.id)
+    held = [m.content for g in memory.working.groups() for m in g.messages]
+    assert held == ["Port 8080.", "Thanks."]
+
+
 def test_remember_is_not_in_the_window(memory):
     id = memory.remember("The key is under the mat.", importance=1.0)
     assert len(memory.working) == 0
@@ -170,6 +188,18 @@ def test_a_message_that_is_too_large(memory):
     before = unchanged(memory)
     with pytest.raises(BudgetExceededError):
         memory.process_input("Bob uses vim. " + "word " * 2000)
+    assert unchanged(memory) == before
+
+
+def test_the_same_message_again(memory):
+    message = Message("user", "Ada likes tea.", id="m1")
+    memory.process_input(message)
+    memory.process_input(message)
+    assert len(memory.episodic) == 1
+    before = unchanged(memory)
+    large = Message("user", "Ada likes tea.", id="m1", name="n" * 9999)
+    with pytest.raises(BudgetExceededError):
+        memory.process_input(large)
     assert unchanged(memory) == before
 
 
@@ -298,6 +328,32 @@ def test_an_overflow_of_ones_own(tmp_path):
         summary = next(m for m in held if m.sources)
         memory.forget(summary.sources[0])
         assert not any(m.sources for m in memory.working.messages())
+
+
+def test_a_chain_with_a_store(tmp_path):
+    """What overflows is compressed and spilled; what is forgotten is in no file."""
+    store = SpillStore(tmp_path / "spill.db")
+    chain = OverflowChain([Compress(min_tokens=8), Evict(), Spill(store)])
+    options = {"budget": 300, "recall_share": 0.2}
+    path = tmp_path / "m"
+    with store, HierarchicalMemory(path, overflow=chain, **options) as memory:
+        secret = memory.process_input("The password of db-7 is xylophone.").message
+        for n in range(40):
+            memory.process_input(f"Remark {n}: the disk of db-{n} is {n} % full. " * 2)
+        assert len(store) > 0
+        assert len(memory.episodic) == 41
+        found = memory.recall("What is the password of db-7?", 1)
+        assert "xylophone" in found[0].text
+        before = [(m.id, m.content, m.sources) for m in memory.working.messages()]
+        memory.forget(secret.id)
+        assert secret.id not in store
+        assert "xylophone" not in str(memory.recall("password xylophone", 9))
+        for file in path.iterdir():
+            assert b"xylophone" not in file.read_bytes(), file
+    with HierarchicalMemory(path, overflow=chain, **options) as memory:
+        held = [(m.id, m.content, m.sources) for m in memory.working.messages()]
+        assert held == [one for one in before if one in held]
+        assert not any(secret.id in (id, *sources) for id, _, sources in held)
 
 
 # --- forgetting ----------------------------------------------------------------------

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from .episodes import Consolidation, Episode, EpisodicStats, Recollection
     from .episodic import EpisodicMemory
     from .extract import Extract, Span
-    from .facts import Fact, Mention, extract_facts
     from .formats import from_anthropic, from_openai, to_anthropic, to_openai
     from .graph import HNSWIndex
     from .group_value import GroupValue
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from .semantic import SemanticMemory
     from .sentences import Piece
     from .spill import Spilled, SpillStore
+    from .statements import Fact, Mention, extract_facts
     from .summarise import Summarise
     from .tokens import (
         BytePairTokenizer,
@@ -160,7 +160,7 @@ _homes = {
     "EpisodicStats": "episodes",
     "Evict": "overflow_strategies",
     "Extract": "extract",
-    "Fact": "facts",
+    "Fact": "statements",
     "FlatIndex": "vectors",
     "Group": "messages",
     "GroupValue": "group_value",
@@ -173,7 +173,7 @@ _homes = {
     "ImportanceModel": "importance",
     "Memory": "memories",
     "MemoryContext": "memories",
-    "Mention": "facts",
+    "Mention": "statements",
     "Message": "messages",
     "MessageCounter": "counting",
     "Neighbour": "relations",
@@ -209,7 +209,7 @@ _homes = {
     "Tokenizer": "tokens",
     "ToolCall": "messages",
     "VectorIndex": "vectors",
-    "extract_facts": "facts",
+    "extract_facts": "statements",
     "from_anthropic": "formats",
     "from_langchain": "langchain",
     "from_openai": "formats",

@@ -7,10 +7,10 @@ from .. import _arguments
 from ..errors import StoreError
 from ._working import Working
 from .episodic import EpisodicMemory
-from .facts import Fact, Mention
 from .messages import Message
 from .relations import Relation
 from .semantic import SemanticMemory
+from .statements import Fact, Mention
 
 __all__ = ["SPEAKERS", "Intake", "encodable", "importance_of"]
 
@@ -67,20 +67,18 @@ class Intake:
         pinned: bool,
     ) -> tuple[Relation, ...]:
         """Store it in all tiers; what it says."""
-        if message.role == "system":
-            self._window.append(message, pinned=pinned)
-            return ()
-        new, learnt = self.remember(message, found, now, importance)
+        learnt: tuple[Relation, ...]
+        if message.role == "system":  # no experience: for the window alone
+            known, learnt = self._window.holds([message.id]), ()
+        else:
+            known, learnt = self.remember(message, found, now, importance)
         try:
             self._window.append(message, pinned=pinned)
         except BaseException:
-            # It was not taken in: what went before is undone, as far as it can be.
-            with contextlib.suppress(StoreError):
-                if new:
-                    self._episodic.forget(message.id)
-                self._semantic.forget(source=message.id)
-            with contextlib.suppress(StoreError):
-                self._window.forget([message.id])
+            self._undo(message, known)
+            if not known:
+                with contextlib.suppress(StoreError):
+                    self._window.forget([message.id])
             raise
         return learnt
 
@@ -91,24 +89,33 @@ class Intake:
         now: float,
         importance: float | None,
     ) -> tuple[bool, tuple[Relation, ...]]:
-        """Store it in the two tiers that last; whether it is new, and what it says."""
+        """Store it in the two tiers that last; whether it was known, what it says."""
         if not message.text.strip():
-            return False, ()
-        episode = self._episodic.remember(
+            return self._window.holds([message.id]), ()
+        rated = self._rated(message, found, importance)
+        known = message.id in self._episodic
+        self._episodic.remember(
             encodable(message.text),
             role=message.role,
             id=message.id,
-            importance=self._rated(message, found, importance),
+            importance=rated,
             metadata=message.metadata,
             sources=message.sources,
             at=now,
         )
-        new = episode.id == message.id and episode.uses == 0
         try:
             learnt = self._semantic.add_found(found, source=message.id, at=now)
         except BaseException:
-            if new:
-                with contextlib.suppress(StoreError):
-                    self._episodic.forget(message.id)
+            self._undo(message, known)
             raise
-        return new, tuple(learnt)
+        return known, tuple(learnt)
+
+    def _undo(self, message: Message, known: bool) -> None:
+        """It was not taken in: take out what is of it alone, as far as that goes."""
+        if known:
+            return
+        with contextlib.suppress(StoreError):
+            episode = self._episodic.get(message.id)
+            if episode is not None and episode.id == message.id:
+                self._episodic.forget(message.id)
+            self._semantic.forget(source=message.id)

@@ -17,8 +17,8 @@ from ._triples import (
     predicates_of,
     relation_of,
 )
-from .facts import COMMON_WORDS
 from .relations import Entity, Neighbour, Relation, SemanticStats
+from .statements import COMMON_WORDS
 
 if TYPE_CHECKING:
     import networkx

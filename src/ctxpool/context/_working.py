@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .._pure.locks import new_rlock
-from ..errors import BudgetExceededError, UnknownToolCallError
+from ..errors import UnknownToolCallError
 from ._working_file import WorkingFile
 from .messages import Group, Message
 from .window import ContextWindow
@@ -73,10 +73,16 @@ class Working:
 
     def _fill(self, messages: list[tuple[Message, bool]]) -> None:
         for message, pinned in messages:
-            # The budget may be smaller than it was.
-            with suppress(BudgetExceededError, UnknownToolCallError):
-                self.window.append(message, pinned=pinned)
+            self._put_back([message], pinned)
         self._save(self._synced)
+
+    def _put_back(self, messages: Sequence[Message], pinned: bool) -> None:
+        """Add what was in the window. A pinned answer whose question is gone can't be
+        pinned; what a smaller budget has no room for is left out."""
+        for pin in (True, False) if pinned else (False,):
+            with suppress(ValueError, UnknownToolCallError):
+                self.window.extend(messages, pinned=pin)
+                return
 
     def _note(self) -> None:
         self._changed = True
@@ -145,24 +151,28 @@ class Working:
         if self._spilled is not None:
             self._spilled.delete(gone)
         with self._lock:
-            if not self.holds(gone):
-                return 0
-            groups = self.window.groups()
-            kept = [
-                group
-                for group in groups
-                if not any(
-                    message.id in gone or not gone.isdisjoint(message.sources)
-                    for message in group.messages
-                )
-            ]
-            if len(kept) < len(groups):
-                self.window.clear()
-                for group in kept:
-                    self.window.extend(group.messages, pinned=group.pinned)
-            self._save(self._synced)
+            left = self._drop(gone) if self.holds(gone) else 0
             if self._file is not None:
+                # Also of those that left the window long ago.
                 self._file.database.purge()
+        return left
+
+    def _drop(self, gone: set[str]) -> int:
+        groups = self.window.groups()
+        kept = [
+            group
+            for group in groups
+            if not any(
+                message.id in gone or not gone.isdisjoint(message.sources)
+                for message in group.messages
+            )
+        ]
+        if len(kept) < len(groups):
+            self._changed = True
+            self.window.clear()
+            for group in kept:
+                self._put_back(group.messages, group.pinned)
+        self._save(self._synced)
         return sum(len(g.messages) for g in groups) - sum(len(g.messages) for g in kept)
 
     @property

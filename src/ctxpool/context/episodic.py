@@ -1,5 +1,6 @@
 """What was experienced, found again by likeness, recency and importance."""
 
+import contextlib
 import math
 import os
 import time
@@ -8,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
 from .. import _arguments, parse_size
-from ..errors import StoreClosedError, ValueTooLargeError
+from ..errors import StoreClosedError, StoreError, ValueTooLargeError
 from . import _episode_file as file
 from ._episode_draft import Draft, drafted
 from ._episode_store import EpisodeStore
@@ -314,7 +315,8 @@ class EpisodicMemory:
         if count_use and found:
             unwritten = self._store.use([number for number, _ in found], now)
             if unwritten >= _UNWRITTEN:
-                self._store.write_uses()
+                with contextlib.suppress(StoreError):  # a full disk still answers
+                    self._store.write_uses()
         return [one for _, one in found]
 
     def _scored(

@@ -20,11 +20,11 @@ from .counting import MessageCounter
 from .embedding import Embedder, HashedEmbedder
 from .episodes import Consolidation, Recollection
 from .episodic import EpisodicMemory
-from .facts import extract_facts
 from .memories import HierarchicalMemoryStats, Memory, MemoryContext
 from .messages import Group, Message, Role
 from .relations import Relation
 from .semantic import SemanticMemory
+from .statements import extract_facts
 from .tokens import TokenCounter, Tokenizer
 from .window import ContextWindow
 
@@ -421,6 +421,9 @@ class HierarchicalMemory(AsyncMemory):
         before: float | None = None,
     ) -> int:
         """Delete messages from all tiers, from caches and from the files.
+
+        Their bytes are overwritten in the memory's own files. The store of an overflow
+        chain deletes them, in its own way.
 
         Parameters
         ----------

@@ -21,8 +21,8 @@ from ._triples import (
     relation_of,
     texts_of,
 )
-from .facts import Fact, Mention, extract_facts
 from .relations import Entity, Relation
+from .statements import Fact, Mention, extract_facts
 
 __all__ = ["SemanticMemory"]
 
