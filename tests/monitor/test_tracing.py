@@ -256,6 +256,7 @@ def test_beside_tracemalloc():
         tracemalloc.start()  # in front of ours
         kept = held(1_000)
         tracemalloc.stop()
+        assert len(kept) == 1_000
         assert (
             not tracer.stats().hooked
             or at_line(tracer.snapshot(), held, 1).live_count > 700

@@ -247,7 +247,7 @@ class AllocationSnapshot(Mapping[Stack, Usage]):
         }
 
     def save(self, path: str | os.PathLike[str], by: Measure = "live_bytes") -> None:
-        """Write :meth:`speedscope` to a file named ``*.json``, else :meth:`collapsed`."""
+        """Write :meth:`speedscope` to a ``*.json`` file, else :meth:`collapsed`."""
         file = Path(path)
         if file.suffix == ".json":
             file.write_text(json.dumps(self.speedscope(by, file.stem)))

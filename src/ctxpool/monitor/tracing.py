@@ -203,7 +203,7 @@ def _usages(rows: list[tuple[Any, ...]]) -> dict[Stack, Usage]:
     return found
 
 
-class trace:  # noqa: N801: it is used as a function is
+class trace:
     """Name what is done, so that allocations can be told by it.
 
     A context manager, and a decorator of functions and coroutine functions. The name
