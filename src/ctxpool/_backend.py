@@ -31,6 +31,7 @@ __all__ = [
 
 
 _EXTENSIONS = (
+    "allocation_sampler",
     "block_pool",
     "cache",
     "cached_function",

@@ -4,7 +4,7 @@ import operator
 import re
 from typing import SupportsIndex
 
-__all__ = ["parse_size"]
+__all__ = ["format_size", "parse_size"]
 
 _UNITS = {
     "": 1,
@@ -66,3 +66,20 @@ def parse_size(size: SupportsIndex | str, name: str = "size") -> int:
     if nbytes <= 0:
         raise ValueError(f"{name} must be positive, not {size!r}")
     return nbytes
+
+
+def format_size(size: float) -> str:
+    """*size* bytes for people, in powers of 1024 with three digits or more.
+
+    Examples
+    --------
+    >>> format_size(1536), format_size(999), format_size(-5 * 2**30)
+    ('1.50 KiB', '999 B', '-5.00 GiB')
+    """
+    unit, scaled = "B", float(size)
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if abs(scaled) < 1024:
+            break
+        unit, scaled = larger, scaled / 1024
+    digits = 0 if unit == "B" or abs(scaled) >= 100 else 1 if abs(scaled) >= 10 else 2
+    return f"{scaled:,.{digits}f} {unit}"
