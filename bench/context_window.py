@@ -20,6 +20,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,8 @@ def question(count: int, rounds: int) -> Findings:
     window = ContextWindow(2**40, tokenizer=tokenizer())
     window.extend(messages)
     contenders: dict[str, tuple[Callable[[], Any], int]] = {
-        "ours: fits": (lambda: window.fits(BUDGET), 200),
-        "ours: messages": (lambda: window.messages(BUDGET), 100),
+        "ours: fits": (partial(window.fits, BUDGET), 200),
+        "ours: messages": (partial(window.messages, BUDGET), 100),
     }
     if HAS_LANGCHAIN:
         theirs, counter = to_langchain(messages), langchain_count()

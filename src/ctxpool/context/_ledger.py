@@ -291,7 +291,7 @@ class Ledger:
         sums = self.sums
         least = self.total + self.fixed_tokens - tokens
         at = bisect_left(sums, least)
-        if not self.users_first or at == len(sums):
+        if at == len(sums) or not self.users_first or self.tail[at].role == "user":
             return at, -1
         turns, base = self.turns, self.base
         turn = bisect_right(turns, base + at)
@@ -303,7 +303,7 @@ class Ledger:
                     return len(sums), -1
             return at, -1
         first = turns[turn - 1] - base
-        if first == at or self.tail[first].pinned:
+        if self.tail[first].pinned:
             return at, -1
         # Within a turn: its opener goes along, if it leaves room for any of the rest.
         end = turns[turn] - base if turn < len(turns) else len(sums)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Collection, Iterator, Sequence
@@ -98,9 +99,8 @@ class HNSWIndex(BaseIndex):
     def _begin(self) -> Any:
         """The graph, made where there is none."""
         if self._graph is None:
-            from usearch.index import Index
-
-            self._graph = Index(
+            index: Any = importlib.import_module("usearch.index")
+            self._graph = index.Index(
                 ndim=self.dimensions, metric="ip", dtype="f16", **self._settings
             )
         return self._graph
