@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 # A slow machine is no failure. "quick": sanitizers and further interpreters.
 _common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("full", max_examples=200, **_common)
+settings.register_profile("full", max_examples=100, **_common)
 settings.register_profile("quick", max_examples=25, stateful_step_count=30, **_common)
 settings.load_profile("full")
 
