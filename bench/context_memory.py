@@ -183,7 +183,7 @@ class Table:
 
     def near(self, name: str) -> list[str]:
         rows = self.db.execute(
-            "SELECT o FROM t WHERE s = ?1 UNION SELECT s FROM t WHERE o = ?1", (name,)
+            "SELECT o FROM t WHERE s = ? UNION SELECT s FROM t WHERE o = ?", (name, name)
         )
         return [other for (other,) in rows]
 

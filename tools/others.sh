@@ -10,10 +10,10 @@ failed=()
 for other in "${others[@]}"; do
   read -r tag python <<<"$other"
   echo "--- $tag: $python"
-  # The pure twins and what is Python alone run on the oldest CPython and on the
-  # free-threaded one; wheels are made on the oldest and on the newest.
+  # The pure twins and the commands run on the oldest CPython and on the free-threaded
+  # one; wheels are made on the oldest and on the newest.
   but_these=(tests/conformance/test_numpy_under_pool.py tests/build/test_bench.py
-    tests/context tests/cli)
+    tests/cli)
   if [ "$other" != "${others[-1]}" ]; then but_these+=(tests/build); fi
   tools/suite.sh "$python" "$tag" --hypothesis-profile=quick -k "not pure" \
     "${but_these[@]/#/--ignore=}" "$@" || failed+=("$tag")

@@ -87,9 +87,9 @@ def repeat(connection: Connection, number: int, draft: Draft) -> None:
 def note(connection: Connection, number: int, sources: Iterable[str]) -> None:
     """The episode goes by these ids, too."""
     connection.executemany(
-        "INSERT OR IGNORE INTO source SELECT ?1, ?2 WHERE NOT EXISTS "
-        "(SELECT 1 FROM episode WHERE number = ?2 AND id = ?1)",
-        [(source, number) for source in sources],
+        "INSERT OR IGNORE INTO source SELECT :id, :number WHERE NOT EXISTS "
+        "(SELECT 1 FROM episode WHERE number = :number AND id = :id)",
+        [{"id": source, "number": number} for source in sources],
     )
 
 
@@ -126,9 +126,9 @@ def numbers_of(connection: Connection, ids: Iterable[str]) -> list[int]:
     found: dict[int, None] = {}
     for id in ids:
         for (number,) in connection.execute(
-            "SELECT number FROM episode WHERE id = ?1 UNION "
-            "SELECT episode FROM source WHERE source = ?1",
-            (id,),
+            "SELECT number FROM episode WHERE id = :id UNION "
+            "SELECT episode FROM source WHERE source = :id",
+            {"id": id},
         ):
             found[number] = None
     return list(found)

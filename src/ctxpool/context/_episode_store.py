@@ -196,7 +196,7 @@ class EpisodeStore:
         for row, draft in enumerate(drafts):
             key = digest(draft.role, draft.text)
             found = connection.execute(
-                "SELECT number, digest FROM episode WHERE digest = ?1 OR id = ?2",
+                "SELECT number, digest FROM episode WHERE digest = ? OR id = ?",
                 (key, draft.id),
             ).fetchall()
             known = [number for number, other in found if other == key]

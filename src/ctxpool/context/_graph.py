@@ -121,9 +121,9 @@ class Graph:
 
     def _load(self, connection: Connection, number: int) -> tuple[_Edge, ...] | None:
         rows = connection.execute(
-            f"{RELATION} WHERE r.subject = ?1 UNION ALL "
-            f"{RELATION} WHERE r.object = ?1 AND r.subject != ?1 LIMIT ?2",
-            (number, _HUB + 1),
+            f"{RELATION} WHERE r.subject = :id UNION ALL "
+            f"{RELATION} WHERE r.object = :id AND r.subject != :id LIMIT :most",
+            {"id": number, "most": _HUB + 1},
         ).fetchall()
         near = None
         if len(rows) <= _HUB:

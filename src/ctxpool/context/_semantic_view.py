@@ -55,9 +55,9 @@ class SemanticView:
         limit = _arguments.count("limit", limit, 0, 1 << 40)
         with self._graph.read() as connection:
             numbers = connection.execute(
-                "SELECT id FROM entity WHERE ?1 IS NULL OR kind = ?1 "
-                "ORDER BY id LIMIT ?2",
-                (kind, limit),
+                "SELECT id FROM entity WHERE :kind IS NULL OR kind = :kind "
+                "ORDER BY id LIMIT :limit",
+                {"kind": kind, "limit": limit},
             ).fetchall()
             return [entity_of(connection, number) for (number,) in numbers]
 

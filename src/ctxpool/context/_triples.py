@@ -67,10 +67,10 @@ FROM relation r JOIN entity s ON s.id = r.subject JOIN entity o ON o.id = r.obje
 HOLDS = "r.valid_from <= ? AND ifnull(r.valid_to > ?, 1)"
 # Nothing else is known of an entity, and nobody speaks of it.
 _FORGOTTEN = """\
-DELETE FROM entity WHERE id = ?1 AND attributes = '{}' AND NOT EXISTS (
-  SELECT 1 FROM mention WHERE entity = ?1 UNION ALL
-  SELECT 1 FROM relation WHERE subject = ?1 UNION ALL
-  SELECT 1 FROM relation WHERE object = ?1)"""
+DELETE FROM entity WHERE id = :id AND attributes = '{}' AND NOT EXISTS (
+  SELECT 1 FROM mention WHERE entity = :id UNION ALL
+  SELECT 1 FROM relation WHERE subject = :id UNION ALL
+  SELECT 1 FROM relation WHERE object = :id)"""
 
 
 def fold(name: str) -> str:
@@ -137,8 +137,8 @@ def make_entity(connection: Connection, name: str, kind: str = "") -> int:
     if row is not None:
         if kind:
             connection.execute(
-                "UPDATE entity SET kind = ?1 WHERE id = ?2 AND kind != ?1",
-                (kind, row[0]),
+                "UPDATE entity SET kind = :kind WHERE id = :id AND kind != :kind",
+                {"kind": kind, "id": row[0]},
             )
         return int(row[0])
     (number,) = connection.execute(
@@ -223,19 +223,19 @@ def unsay(connection: Connection, source: str) -> int:
     gone = 0
     for (number,) in relations:
         gone += connection.execute(
-            "DELETE FROM relation WHERE id = ?1 AND NOT EXISTS "
-            "(SELECT 1 FROM source WHERE relation = ?1)",
-            (number,),
+            "DELETE FROM relation WHERE id = :id AND NOT EXISTS "
+            "(SELECT 1 FROM source WHERE relation = :id)",
+            {"id": number},
         ).rowcount
     for (number,) in entities:
-        gone += connection.execute(_FORGOTTEN, (number,)).rowcount
+        gone += connection.execute(_FORGOTTEN, {"id": number}).rowcount
     return gone
 
 
 def delete_entity(connection: Connection, number: int) -> int:
     """Delete an entity and its relations; how many of both."""
     gone = connection.execute(
-        "DELETE FROM relation WHERE subject = ?1 OR object = ?1", (number,)
+        "DELETE FROM relation WHERE subject = :id OR object = :id", {"id": number}
     ).rowcount
     return (
         gone + connection.execute("DELETE FROM entity WHERE id = ?", (number,)).rowcount
