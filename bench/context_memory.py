@@ -182,9 +182,8 @@ class Table:
         self.db.execute("CREATE INDEX os ON t (o)")
 
     def near(self, name: str) -> list[str]:
-        rows = self.db.execute(
-            "SELECT o FROM t WHERE s = ? UNION SELECT s FROM t WHERE o = ?", (name, name)
-        )
+        near = "SELECT o FROM t WHERE s = ? UNION SELECT s FROM t WHERE o = ?"
+        rows = self.db.execute(near, (name, name))
         return [other for (other,) in rows]
 
     def two(self, name: str) -> set[str]:
