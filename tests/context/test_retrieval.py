@@ -583,7 +583,7 @@ def test_saved_and_opened(tmp_path):
     assert opened.embedder.documents == 3
     assert opened.retrieve("beta") == held.retrieve("beta")
     assert opened.add(["more"]) == held.add(["more"])
-    with pytest.raises(StoreError, match="made with the embedder 'hashed-1-768-3-5'"):
+    with pytest.raises(StoreError, match="made with the embedder 'hashed-2-768-3-5'"):
         ContextRetriever.open(path, HashedEmbedder(64))
     for lost in ({"x": {1}}, {"x": (1,)}, {1: "x"}, {"x": float("nan")}):
         held.update("a", metadata=lost)

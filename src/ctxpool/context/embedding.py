@@ -103,6 +103,9 @@ _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
 _LONGEST = 64  # characters of a word that are looked at
+# A word has so many columns: where one of them is another word's, too, most of what it
+# weighs is still its own.
+_COLUMNS = 2
 # What the pairs and the n-grams of words weigh beside the words.
 _PAIR = 0.25
 _GRAMS = 1.5
@@ -147,11 +150,11 @@ class HashedEmbedder:
     typing error, an identifier's pieces). A paraphrase in other words is not found:
     for that take a sentence model.
 
-    Each feature goes to one column by its hash, with a sign from the hash, so that
-    collisions cancel out on average [1]_. A document's features weigh 1 + log(count),
-    common English words less. How rare a word is counts on the side of the query
-    alone: what :meth:`learn` is told changes the vectors of queries, and those of
-    documents stay as they are.
+    Each feature goes to a column by its hash (a whole word to two), with a sign from
+    the hash, so that collisions cancel out on average [1]_. A document's features
+    weigh 1 + log(count), common English words less. How rare a word is counts on the
+    side of the query alone: what :meth:`learn` is told changes the vectors of queries,
+    and those of documents stay as they are.
 
     Parameters
     ----------
@@ -203,7 +206,7 @@ class HashedEmbedder:
             raise TypeError(f"ngrams must be two numbers, not {ngrams!r}") from None
         shortest = count("the shortest of ngrams", shortest, 0, 16)
         self.ngrams = shortest, count("the longest of ngrams", longest, shortest, 16)
-        self.name = f"hashed-1-{self.dimensions}-{shortest}-{longest}"
+        self.name = f"hashed-2-{self.dimensions}-{shortest}-{longest}"
         cache_size = count("cache_size", cache_size, 1, 1 << 30)
         self._words: LRUCache[str, _Word] = LRUCache(cache_size)
         self._lock = new_lock()  # of what follows
@@ -311,7 +314,8 @@ class HashedEmbedder:
     def _made(self, word: str) -> _Word:
         """The features of a word that is not in the cache."""
         whole, word = word, word[:_LONGEST]
-        features = [word.encode("utf-8", "surrogatepass")]
+        coded = word.encode("utf-8", "surrogatepass")
+        features = [coded, *(b"%d|%b" % (n, coded) for n in range(1, _COLUMNS))]
         shortest, longest = self.ngrams
         marked = f"<{word}>"
         if shortest and word not in _COMMON:
@@ -326,8 +330,9 @@ class HashedEmbedder:
         hashes ^= hashes >> np.uint64(29)
         hashes *= _MIX
         columns, values = self._placed(hashes)
-        if len(features) > 1:
-            values[1:] *= _GRAMS / math.sqrt(len(features) - 1)
+        values[:_COLUMNS] /= math.sqrt(_COLUMNS)
+        if len(features) > _COLUMNS:
+            values[_COLUMNS:] *= _GRAMS / math.sqrt(len(features) - _COLUMNS)
         made = _Word(columns, values, int(hashes[0] >> _HALF))
         if whole is word:
             self._words[word] = made
