@@ -7,10 +7,9 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from ..errors import DamagedStoreError, StoreClosedError, StoreError
+from ._closing import Closing
 
 __all__ = ["Database"]
 
@@ -27,7 +26,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_locks)
 
 
-class Database:
+class Database(Closing):
     """A connection to *path*, for all threads.
 
     A transaction that :meth:`write` has left survives ``kill -9``; with *durable*, a
@@ -238,17 +237,6 @@ class Database:
                 self._pid == os.getpid() or self.path == ":memory:"
             ):
                 connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         # From 3.13 on an open connection that dies warns of it.

@@ -5,12 +5,12 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
-from typing import Any, Self, SupportsIndex
+from typing import Any, SupportsIndex
 
 from .. import _arguments, parse_size
 from ..errors import StoreClosedError, StoreError, ValueTooLargeError
 from . import _episode_file as file
+from ._closing import Closing
 from ._episode_draft import Draft, drafted
 from ._episode_store import EpisodeStore
 from .auto_index import AutoIndex
@@ -43,7 +43,7 @@ def _bound(moment: float | None, default: float) -> float:
     return default if moment is None else _arguments.number("a moment", moment)
 
 
-class EpisodicMemory:
+class EpisodicMemory(Closing):
     """Texts with their vectors in one SQLite file, and their vectors in memory.
 
     Parameters
@@ -518,17 +518,6 @@ class EpisodicMemory:
 
     def __contains__(self, id: object) -> bool:
         return isinstance(id, str) and self.get(id) is not None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<EpisodicMemory {self._store.database.path!r}>"

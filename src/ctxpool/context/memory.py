@@ -5,12 +5,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
 from .. import _arguments
 from ..errors import StoreClosedError, StoreError
 from ._async_memory import AsyncMemory
+from ._closing import Closing
 from ._connections import connected, related
 from ._intake import SPEAKERS, Intake, encodable, importance_of
 from ._memory_files import MemoryFiles
@@ -31,7 +31,7 @@ from .window import ContextWindow
 __all__ = ["HierarchicalMemory"]
 
 
-class HierarchicalMemory(AsyncMemory):
+class HierarchicalMemory(Closing, AsyncMemory):
     """What an agent remembers, in one directory or in memory alone.
 
     *Working* memory is a :class:`ContextWindow` of the latest messages. *Episodic*
@@ -544,17 +544,6 @@ class HierarchicalMemory(AsyncMemory):
 
     def _when(self, at: float | None) -> float:
         return _arguments.number("a moment", self._clock() if at is None else at)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         directory = self._files.directory

@@ -5,11 +5,11 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from sqlite3 import Connection
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from .. import _arguments
 from . import _triples
+from ._closing import Closing
 from ._graph import Graph
 from ._semantic_view import SemanticView
 from ._triples import (
@@ -46,7 +46,7 @@ def _checked(found: Any) -> Fact | Mention:
     raise TypeError(f"an extractor must give facts, mentions or triples, not {found!r}")
 
 
-class SemanticMemory(SemanticView):
+class SemanticMemory(Closing, SemanticView):
     """Entities and their relations, in one SQLite file under a cache.
 
     A relation holds from one moment to another. What is retracted or contradicted is
@@ -383,17 +383,6 @@ class SemanticMemory(SemanticView):
     def close(self) -> None:
         """Close the file; a second time does nothing."""
         self._graph.database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<SemanticMemory {self._graph.database.path!r}>"

@@ -7,13 +7,13 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 from .. import _arguments
 from ..errors import StoreError, UnstorableMessageError
 from ..sizes import parse_size
 from ..stats import SpillStats
+from ._closing import Closing
 from ._database import Database
 from ._text_index import TextIndex, encodable, terms
 from .message_json import dump_message, load_message
@@ -56,7 +56,7 @@ class Spilled:
     score: float = 0.0
 
 
-class SpillStore:
+class SpillStore(Closing):
     """Messages in a file, lossless: content, tool calls, parts, metadata, sources.
 
     They are found by id (O(log n)), by time, and by the words of a query. A message
@@ -431,17 +431,6 @@ class SpillStore:
     def close(self) -> None:
         """Close the file; a second time does nothing."""
         self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _text_ids(ids: Iterable[str]) -> list[str]:
